@@ -1,0 +1,12 @@
+//! Self-hosted durable objects as capabilities.
+//!
+//! The order of the modules below is the order of the layers: a module names only what stands above it.
+
+mod contract;
+pub mod error;
+pub mod limits;
+
+#[doc(hidden)]
+pub use contract::{byte_stream_capnp, demo_capnp, stubborn_capnp};
+pub use error::{Error, Kind, Result};
+pub use limits::Limits;

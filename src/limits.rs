@@ -1,0 +1,93 @@
+//! Every bound of the system, in one place.
+//!
+//! **Invariant:** no queue, buffer, retry or wait elsewhere has a bound that is not named here, and none
+//! is without one.
+
+use std::time::Duration;
+
+/// The bounds of one server or client. The defaults suit a small machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest message taken from a peer, in bytes. A larger one ends the connection.
+    pub message_bytes_max: usize,
+    /// How deep a message's pointers may nest.
+    pub nesting_max: i32,
+    /// The part of a body that travels within its request or response; the rest is streamed.
+    pub inline_body_bytes_max: usize,
+    /// Bytes of a streamed body that may wait between its writer and its reader.
+    pub stream_window_bytes: usize,
+    /// Calls of one connection that may be unanswered; a further one fails *overloaded*.
+    pub connection_calls_max: usize,
+    /// Bytes of one connection's unanswered calls; a further call fails *overloaded*.
+    pub connection_queued_bytes_max: usize,
+    /// Bytes that may wait to be written to one connection before nothing more is read from it.
+    pub connection_output_bytes_max: usize,
+    /// Stubs that one connection may hold; a further `get` fails *overloaded*.
+    pub connection_stubs_max: usize,
+    /// Connections at a time; a further one is closed at once.
+    pub connections_max: usize,
+    /// Bytes of unanswered calls of all connections; a further call fails *overloaded*.
+    pub server_queued_bytes_max: usize,
+    /// How long a new connection may take to send its first whole message.
+    pub handshake_timeout: Duration,
+    /// How long a message may take to arrive, from its first byte to its last.
+    pub message_timeout: Duration,
+    /// How long a connection may be silent with no call in flight; none: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// After how long without a sign of life a peer counts as vanished.
+    pub peer_timeout: Duration,
+    /// Events that may wait for one object; a further one fails *overloaded*.
+    pub object_queue_events_max: usize,
+    /// Bytes of the events that may wait for one object.
+    pub object_queue_bytes_max: usize,
+    /// How long an event may wait for its object before it fails *overloaded*.
+    pub object_queue_age_max: Duration,
+    /// How long a critical section (the constructor too) may take.
+    pub critical_section_timeout: Duration,
+    /// Headers of one request or response.
+    pub headers_max: usize,
+    /// Bytes of all header names and values of one request or response.
+    pub header_bytes_max: usize,
+    /// Bytes of a url.
+    pub url_bytes_max: usize,
+    /// How long an object without events stays in memory.
+    pub evict_after: Duration,
+    /// How long an object's `before_shutdown` may take.
+    pub shutdown_hook_timeout: Duration,
+    /// How long a server that was told to stop waits for the calls in flight.
+    pub drain_timeout: Duration,
+    /// How long a result may wait for a reference of the caller's own to settle before it is returned.
+    pub settle_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 4 << 20,
+            nesting_max: 64,
+            inline_body_bytes_max: 256 << 10,
+            stream_window_bytes: 256 << 10,
+            connection_calls_max: 16_384,
+            connection_queued_bytes_max: 64 << 20,
+            connection_output_bytes_max: 1 << 20,
+            connection_stubs_max: 65_536,
+            connections_max: 10_240,
+            server_queued_bytes_max: 512 << 20,
+            handshake_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(30),
+            idle_timeout: None,
+            peer_timeout: Duration::from_secs(10),
+            object_queue_events_max: 16_384,
+            object_queue_bytes_max: 64 << 20,
+            object_queue_age_max: Duration::from_secs(30),
+            critical_section_timeout: Duration::from_secs(30),
+            headers_max: 256,
+            header_bytes_max: 64 << 10,
+            url_bytes_max: 16 << 10,
+            evict_after: Duration::from_secs(70),
+            shutdown_hook_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(10),
+            settle_timeout: Duration::from_secs(10),
+        }
+    }
+}
