@@ -1,0 +1,55 @@
+//! The trait that an author implements.
+
+use crate::error::{Error, Result};
+use crate::message::{Request, Response};
+use crate::object::{Env, State};
+
+/// A durable object: one live instance for an id in the whole system, on one thread.
+///
+/// Handlers take `&self` and may interleave where they wait, so state lives in `Cell`s and `RefCell`s
+/// (no lock is needed, and no borrow may be held across an `.await`). Nothing need be `Send`.
+///
+/// ```
+/// use std::cell::Cell;
+/// use stubborn::{DurableObject, Env, Request, Response, Result, State, respond};
+///
+/// struct Counter(Cell<u64>);
+///
+/// impl DurableObject for Counter {
+///     async fn new(_state: State, _env: Env) -> Result<Self> {
+///         Ok(Self(Cell::new(0)))
+///     }
+///     async fn fetch(&self, _request: Request) -> Result<Response> {
+///         self.0.set(self.0.get() + 1);
+///         Ok(respond::text(self.0.get().to_string()))
+///     }
+/// }
+/// let class = stubborn::Class::new::<Counter>();
+/// assert!(class.name().ends_with("Counter"));
+/// ```
+pub trait DurableObject: Sized + 'static {
+    /// Makes the object, when its first event arrives. No event enters before this returns.
+    ///
+    /// # Errors
+    /// An error resets the object: it breaks the stubs whose calls were waiting.
+    fn new(state: State, env: Env) -> impl Future<Output = Result<Self>>;
+
+    /// Answers a request.
+    ///
+    /// The handler runs to its end even when its caller is gone: see [`RequestExt::signal`] to notice.
+    ///
+    /// # Errors
+    /// The caller gets the error, marked `remote`. It does not break the stub.
+    ///
+    /// [`RequestExt::signal`]: crate::RequestExt::signal
+    fn fetch(&self, request: Request) -> impl Future<Output = Result<Response>> {
+        let _ = request;
+        std::future::ready(Err(Error::unimplemented("the object does not serve fetch")))
+    }
+
+    /// Runs before the object leaves memory in an orderly way: evicted, or because the server stops.
+    /// It has 10 s. It does not run before a reset or a crash: what must last belongs in storage.
+    fn before_shutdown(&self) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
+}

@@ -1,0 +1,15 @@
+//! What an author writes against: the trait of an object, its state, its surroundings.
+
+mod class;
+mod durable_object;
+mod env;
+mod interface;
+mod signal;
+mod state;
+
+pub use class::{Class, Instance};
+pub use durable_object::DurableObject;
+pub use env::{Directory, Env};
+pub use interface::{Dispatch, TypedCall};
+pub use signal::{RequestExt, Signal};
+pub use state::{Control, Identity, State};

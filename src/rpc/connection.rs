@@ -1,0 +1,100 @@
+//! One connection: a vat of its own on the thread of a shard.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use capnp_rpc::RpcSystem;
+use capnp_rpc::rpc_twoparty_capnp::Side;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::bootstrap::Bootstrap;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::runtime::Shard;
+use crate::stubborn_capnp::server;
+use crate::vat::{Account, Network};
+
+/// Serves the contract over a stream until it closes. `ended` is dropped then.
+pub fn serve<R, W>(
+    shard: &Rc<Shard>,
+    reader: R,
+    writer: W,
+    account: Arc<Account>,
+    ended: impl Send + 'static,
+) where
+    R: AsyncRead + Unpin + 'static,
+    W: AsyncWrite + Unpin + 'static,
+{
+    let limits = shard.limits().clone();
+    let stubs = Tickets::new(limits.connection_stubs_max);
+    let system = system(shard, reader, writer, limits, Some(account), Some(stubs));
+    tokio::task::spawn_local(async move {
+        if let Err(error) = system.await {
+            tracing::debug!(%error, "a connection ended");
+        }
+        drop(ended);
+    });
+}
+
+/// Serves the contract to another shard of this node.
+pub fn serve_shard<R, W>(shard: &Rc<Shard>, reader: R, writer: W, limits: Limits)
+where
+    R: AsyncRead + Unpin + 'static,
+    W: AsyncWrite + Unpin + 'static,
+{
+    let system = system(shard, reader, writer, Rc::new(limits), None, None);
+    tokio::task::spawn_local(async move { system.await.ok() });
+}
+
+fn system<R, W>(
+    shard: &Rc<Shard>,
+    reader: R,
+    writer: W,
+    limits: Rc<Limits>,
+    account: Option<Arc<Account>>,
+    stubs: Option<Tickets>,
+) -> RpcSystem<Side>
+where
+    R: AsyncRead + Unpin + 'static,
+    W: AsyncWrite + Unpin + 'static,
+{
+    let (network, _traffic) = Network::new(reader, writer, Side::Server, limits, account);
+    let bootstrap: server::Client = capnp_rpc::new_client(Bootstrap::new(shard.clone(), stubs));
+    RpcSystem::new(Box::new(network), Some(bootstrap.client))
+}
+
+/// Counts the stubs that one connection holds.
+#[derive(Clone)]
+pub struct Tickets {
+    given: Rc<Cell<usize>>,
+    max: usize,
+}
+
+impl Tickets {
+    fn new(max: usize) -> Self {
+        Self { given: Rc::default(), max }
+    }
+
+    /// Counts one stub more, until the ticket is dropped.
+    ///
+    /// # Errors
+    /// *overloaded* where the connection holds too many.
+    pub fn take(&self) -> Result<Ticket> {
+        if self.given.get() >= self.max {
+            let max = self.max;
+            return Err(Error::overloaded(format!("this connection holds {max} stubs, the most it may")));
+        }
+        self.given.set(self.given.get() + 1);
+        Ok(Ticket(self.given.clone()))
+    }
+}
+
+/// One stub that a connection holds.
+pub struct Ticket(Rc<Cell<usize>>);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

@@ -1,0 +1,59 @@
+//! Finds namespaces: for connections, and for the node's own objects.
+
+use std::rc::{Rc, Weak};
+
+use super::connection::Tickets;
+use super::namespace::{Found, NamespaceDoor};
+use super::pair::Pairs;
+use crate::error::Result;
+use crate::object::Directory;
+use crate::runtime::{Doors, Shard};
+use crate::stub::{Namespace, Target};
+use crate::stubborn_capnp::namespace;
+
+/// Gives each shard a directory that makes stubs as connections get them.
+#[derive(Debug, Default)]
+pub struct RpcDoors;
+
+impl Doors for RpcDoors {
+    fn directory(&self, shard: &Rc<Shard>) -> Rc<dyn Directory> {
+        Rc::new(RpcDirectory::new(shard, None))
+    }
+}
+
+/// Finds namespaces on one shard.
+pub struct RpcDirectory {
+    shard: Weak<Shard>,
+    pairs: Rc<Pairs>,
+    stubs: Option<Tickets>,
+}
+
+impl RpcDirectory {
+    /// Makes a directory for the objects of `shard`, or for one of its connections.
+    pub fn new(shard: &Rc<Shard>, stubs: Option<Tickets>) -> Self {
+        Self { shard: Rc::downgrade(shard), pairs: Rc::default(), stubs }
+    }
+
+    fn door(&self, name: &str) -> Rc<NamespaceDoor> {
+        let found = match self.shard.upgrade() {
+            Some(shard) => shard.namespaces().find(name).map(|number| Found { shard, number }),
+            None => Err(crate::Error::disconnected("the server has stopped")),
+        };
+        Rc::new(NamespaceDoor::new(found, self.pairs.clone(), self.stubs.clone()))
+    }
+
+    /// Returns the namespace called `name` as a capability. One that does not exist says so when called.
+    pub fn capability(&self, name: &str) -> namespace::Client {
+        capnp_rpc::new_client_from_rc(self.door(name))
+    }
+}
+
+impl Directory for RpcDirectory {
+    fn namespace(&self, name: &str) -> Result<Namespace> {
+        let door = self.door(name);
+        let limits = door.found()?.shard.limits().clone();
+        let client = capnp_rpc::new_client_from_rc(door.clone());
+        let stubs = Rc::new(move |target: &Target| door.stub(target));
+        Ok(Namespace::local(client, stubs, limits))
+    }
+}

@@ -1,0 +1,208 @@
+//! The server's end of a stub.
+
+use std::rc::Rc;
+
+use capnp::any_pointer;
+use capnp::capability::{FromClientHook, Promise, Request};
+use capnp::private::capability::{ClientHook, ParamsHook, ResultsHook};
+use capnp::traits::HasTypeId;
+use capnp::{Error as Exception, MessageSize};
+use futures::FutureExt;
+use futures::channel::oneshot;
+
+use super::connection::Ticket;
+use crate::error::Error;
+use crate::id::ObjectId;
+use crate::limits::Limits;
+use crate::object::TypedCall;
+use crate::runtime::{Event, Lane, RemoteLane};
+use crate::stub::wire;
+use crate::stubborn_capnp::{outcome, stub};
+
+/// The way from a stub to its object. It is chosen when the stub is made and never changes, so that the
+/// order of calls can't fork.
+pub enum Route {
+    /// The object lives on this thread.
+    Local(Rc<Lane>),
+    /// The object lives on another thread, and its class has no typed interface: owned values cross.
+    Remote(RemoteLane),
+    /// There is no such object in this namespace.
+    Refused(Error),
+}
+
+/// What a stub refers to.
+pub struct Referent {
+    /// The namespace's name.
+    pub namespace: String,
+    /// The object's id.
+    pub id: ObjectId,
+    /// The name it was asked for by.
+    pub name: Option<String>,
+}
+
+/// The server's end of a stub.
+pub struct StubHook(Rc<Inner>);
+
+struct Inner {
+    route: Route,
+    referent: Referent,
+    limits: Rc<Limits>,
+    _ticket: Option<Ticket>,
+}
+
+impl StubHook {
+    /// Makes the capability of a stub.
+    pub fn client(
+        route: Route,
+        referent: Referent,
+        limits: Rc<Limits>,
+        ticket: Option<Ticket>,
+    ) -> stub::Client {
+        let inner = Inner { route, referent, limits, _ticket: ticket };
+        stub::Client::new(Box::new(Self(Rc::new(inner))))
+    }
+}
+
+impl Inner {
+    fn fetch(
+        &self,
+        params: Box<dyn ParamsHook>,
+        mut results: Box<dyn ResultsHook>,
+    ) -> Promise<(), Exception> {
+        let limits = self.limits.clone();
+        let request = params
+            .get()
+            .and_then(|params| params.get_as())
+            .map_err(Error::from)
+            .and_then(|params| wire::read_request(params, &limits, None));
+        drop(params);
+        let (reply, answer) = oneshot::channel();
+        match (request, &self.route) {
+            (Err(error), _) => drop(reply.send(Err(error))),
+            (Ok(_), Route::Refused(error)) => drop(reply.send(Err(error.clone()))),
+            (Ok(request), Route::Local(lane)) => lane.send(Event::Fetch { request, reply }),
+            (Ok(request), Route::Remote(lane)) => lane.fetch(request, reply),
+        }
+        Promise::from_future(async move {
+            let outcome = answer.await.unwrap_or_else(|_| Err(dropped()));
+            let to: outcome::Builder<'_> = results.get()?.init_as();
+            wire::write_outcome(to, outcome, &limits);
+            Ok(())
+        })
+    }
+
+    fn typed(&self, call: TypedCall) -> Promise<(), Exception> {
+        let (reply, answer) = oneshot::channel();
+        match &self.route {
+            Route::Local(lane) => lane.send(Event::Typed { call, reply }),
+            Route::Refused(error) => return Promise::err(error.clone().into()),
+            Route::Remote(_) => {
+                let text = "the object's class serves no typed interface".to_owned();
+                return Promise::err(Exception::unimplemented(text));
+            }
+        }
+        Promise::from_future(async move { answer.await.unwrap_or_else(|_| Err(dropped().into())) })
+    }
+
+    fn identity(&self, mut results: Box<dyn ResultsHook>) -> Result<(), Exception> {
+        let mut to: stub::identity_results::Builder<'_> = results.get()?.init_as();
+        to.set_namespace(self.referent.namespace.as_str());
+        to.set_id(self.referent.id.as_bytes());
+        if let Some(name) = &self.referent.name {
+            to.set_name(name.as_str());
+        }
+        Ok(())
+    }
+
+    fn broken(&self, mut results: Box<dyn ResultsHook>) -> Promise<(), Exception> {
+        let (watcher, told) = oneshot::channel();
+        match &self.route {
+            Route::Local(lane) => lane.watch(watcher),
+            Route::Remote(lane) => lane.watch(watcher),
+            Route::Refused(error) => drop(watcher.send(error.clone())),
+        }
+        Promise::from_future(async move {
+            let reason = told.await.map_err(|_| Exception::from(dropped()))?;
+            let to: stub::broken_results::Builder<'_> = results.get()?.init_as();
+            wire::write_error(to.init_error(), &reason);
+            Ok(())
+        })
+    }
+}
+
+/// Why nobody answered: only a thread that has ended drops events unanswered.
+fn dropped() -> Error {
+    Error::disconnected("the server has stopped").with_delivered(true)
+}
+
+impl ClientHook for StubHook {
+    fn add_ref(&self) -> Box<dyn ClientHook> {
+        Box::new(Self(self.0.clone()))
+    }
+
+    fn new_call(
+        &self,
+        interface: u64,
+        method: u16,
+        size_hint: Option<MessageSize>,
+    ) -> Request<any_pointer::Owned, any_pointer::Owned> {
+        new_call(self.add_ref(), interface, method, size_hint)
+    }
+
+    fn call(
+        &self,
+        interface: u64,
+        method: u16,
+        params: Box<dyn ParamsHook>,
+        results: Box<dyn ResultsHook>,
+    ) -> Promise<(), Exception> {
+        if interface != stub::Client::TYPE_ID {
+            return self.0.typed(TypedCall { interface, method, params, results });
+        }
+        match method {
+            0 => self.0.fetch(params, results),
+            1 => match self.0.identity(results) {
+                Ok(()) => Promise::ok(()),
+                Err(error) => Promise::err(error),
+            },
+            2 => self.0.broken(results),
+            _ => Promise::err(Exception::unimplemented(format!("Stub has no method {method}"))),
+        }
+    }
+
+    fn get_brand(&self) -> usize {
+        0
+    }
+
+    fn get_ptr(&self) -> usize {
+        Rc::as_ptr(&self.0) as usize
+    }
+
+    fn get_resolved(&self) -> Option<Box<dyn ClientHook>> {
+        None
+    }
+
+    fn when_more_resolved(&self) -> Option<Promise<Box<dyn ClientHook>, Exception>> {
+        None
+    }
+
+    fn when_resolved(&self) -> Promise<(), Exception> {
+        Promise::ok(())
+    }
+}
+
+/// Makes a request for a hook of ours, as its users on the same thread need one.
+///
+/// The library's own local request fits, and is to be had through a promise client that has resolved.
+pub fn new_call(
+    hook: Box<dyn ClientHook>,
+    interface: u64,
+    method: u16,
+    size_hint: Option<MessageSize>,
+) -> Request<any_pointer::Owned, any_pointer::Owned> {
+    let resolved = std::future::ready(Ok(capnp::capability::Client::new(hook)));
+    let client: capnp::capability::Client = capnp_rpc::new_future_client(resolved);
+    let drive = client.as_client_hook().when_more_resolved();
+    drive.and_then(FutureExt::now_or_never);
+    client.hook.new_call(interface, method, size_hint)
+}

@@ -1,0 +1,20 @@
+//! The Cap'n Proto door: serves the contract to connections and to the node's own objects.
+//!
+//! **Invariant:** a call is put in line for its object inside [`ClientHook::call`], before anything is
+//! awaited. capnp-rpc's own local clients begin a call when its promise is first polled, which a cancelled
+//! neighbour can reorder; the hooks here do not.
+//!
+//! [`ClientHook::call`]: capnp::private::capability::ClientHook::call
+
+mod bootstrap;
+mod connection;
+mod directory;
+mod forward;
+mod hook;
+mod listener;
+mod namespace;
+mod pair;
+
+pub use connection::serve;
+pub use directory::RpcDoors;
+pub use listener::{Bound, Listener};

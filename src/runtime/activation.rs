@@ -1,0 +1,294 @@
+//! One object in memory: its construction, its events in order, its end.
+//!
+//! **Invariant:** events enter in the order of the queue: the handler of one is polled before the next is
+//! taken. Nothing an activation says is sent after it broke.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use futures::FutureExt;
+use futures::StreamExt;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
+
+use super::container::{Container, Inside, Phase, Waiting};
+use super::event::Event;
+use super::running::{Ended, Running, panic_message, theirs};
+use super::shard::Shard;
+use crate::error::{Error, Result};
+use crate::object::{Env, Instance, Signal, State};
+
+/// Events that may enter before other tasks of the thread get their turn.
+const EVENTS_PER_TURN: usize = 128;
+
+/// The task of one object in memory.
+pub struct Activation {
+    container: Rc<Container>,
+    shard: Rc<Shard>,
+    stage: Stage,
+    running: FuturesUnordered<Running>,
+}
+
+enum Stage {
+    Constructing(LocalBoxFuture<'static, Result<Rc<dyn Instance>>>),
+    Live(Rc<dyn Instance>),
+    Stopping(LocalBoxFuture<'static, ()>),
+    Gone,
+}
+
+impl Activation {
+    /// Begins to make the object of `container`.
+    pub fn new(container: Rc<Container>, shard: Rc<Shard>) -> Self {
+        container.set_phase(Phase::Busy);
+        let stage = construct(&container, &shard);
+        Self { container, shard, stage, running: FuturesUnordered::new() }
+    }
+}
+
+impl Future for Activation {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.container.set_waker(context.waker());
+        let mut budget = EVENTS_PER_TURN;
+        loop {
+            if let Some(reason) = self.container.broken() {
+                self.tear_down(&reason);
+                return Poll::Ready(());
+            }
+            if budget == 0 {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match self.turn(context, &mut budget) {
+                Turn::Again => {}
+                Turn::Wait => return Poll::Pending,
+                Turn::End => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+/// What a turn came to.
+enum Turn {
+    Again,
+    Wait,
+    End,
+}
+
+impl Activation {
+    fn turn(&mut self, context: &mut Context<'_>, budget: &mut usize) -> Turn {
+        match &mut self.stage {
+            Stage::Constructing(future) => {
+                let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+                match polled {
+                    Ok(Poll::Pending) => return Turn::Wait,
+                    Ok(Poll::Ready(Ok(instance))) => self.stage = Stage::Live(instance),
+                    Ok(Poll::Ready(Err(error))) => self.container.break_with(error),
+                    Err(payload) => self.panicked(panic_message(&*payload)),
+                }
+                Turn::Again
+            }
+            Stage::Live(instance) => {
+                let instance = instance.clone();
+                self.serve(&instance, context, budget)
+            }
+            Stage::Stopping(future) => {
+                let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+                match polled {
+                    Ok(Poll::Pending) => Turn::Wait,
+                    Ok(Poll::Ready(())) => self.stopped(),
+                    Err(payload) => {
+                        self.panicked(panic_message(&*payload));
+                        Turn::Again
+                    }
+                }
+            }
+            Stage::Gone => Turn::End,
+        }
+    }
+
+    /// Lets events in, runs what is inside, and notices when nothing is left.
+    fn serve(
+        &mut self,
+        instance: &Rc<dyn Instance>,
+        context: &mut Context<'_>,
+        budget: &mut usize,
+    ) -> Turn {
+        let mut moved = false;
+        while *budget > 0
+            && self.container.broken().is_none()
+            && let Some(waiting) = self.container.pop()
+        {
+            moved = true;
+            *budget -= 1;
+            self.enter(waiting, instance, context);
+        }
+        for task in self.container.take_tasks() {
+            moved = true;
+            self.start(Running::task(task), context);
+        }
+        while *budget > 0
+            && let Poll::Ready(Some(ended)) = self.running.poll_next_unpin(context)
+        {
+            moved = true;
+            *budget -= 1;
+            self.ended(ended);
+        }
+        if moved {
+            self.container.set_phase(Phase::Busy);
+            return Turn::Again;
+        }
+        if !self.running.is_empty() || self.container.has_waiting() {
+            return Turn::Wait;
+        }
+        if self.container.take_stop() {
+            let hook = instance.clone().before_shutdown();
+            let patience = self.shard.limits().shutdown_hook_timeout;
+            let bounded = async move { tokio::time::timeout(patience, hook).await.unwrap_or(()) };
+            self.stage = Stage::Stopping(bounded.boxed_local());
+            return Turn::Again;
+        }
+        if self.container.phase() == Phase::Busy {
+            self.container.set_phase(Phase::Idle);
+        }
+        Turn::Wait
+    }
+
+    /// Enters the handler of one event, and polls it once.
+    fn enter(
+        &mut self,
+        waiting: Waiting,
+        instance: &Rc<dyn Instance>,
+        context: &mut Context<'_>,
+    ) {
+        let Some(waiting) = waiting.lane.clone().hold_back(waiting) else { return };
+        let Waiting { event, lane, .. } = waiting;
+        if event.is_abandoned() {
+            return;
+        }
+        match event {
+            Event::Fetch { mut request, reply } => {
+                let signal = Signal::default();
+                request.extensions_mut().insert(signal.clone());
+                let head_request = request.method() == http::Method::HEAD;
+                let entered =
+                    catch_unwind(AssertUnwindSafe(|| instance.clone().fetch(request)));
+                match entered {
+                    Ok(handler) => {
+                        let window = self.shard.limits().stream_window_bytes;
+                        let running =
+                            Running::fetch(handler, reply, signal, head_request, window);
+                        self.start(running, context);
+                    }
+                    Err(payload) => {
+                        self.panicked(panic_message(&*payload));
+                        let _ = reply.send(Err(self.reason()));
+                    }
+                }
+            }
+            Event::Typed { call, reply } => {
+                let Some(dispatch) = instance.dispatch() else {
+                    let _ = reply.send(Err(capnp::Error::unimplemented(
+                        "the object serves no typed interface".into(),
+                    )));
+                    return;
+                };
+                let settle = self.shard.limits().settle_timeout;
+                let entered = catch_unwind(AssertUnwindSafe(|| call.enter(dispatch, settle)));
+                match entered {
+                    Ok((handler, streaming)) => {
+                        let holds = streaming.then(|| {
+                            lane.begin_hold();
+                            lane
+                        });
+                        self.start(Running::typed(handler, reply, holds), context);
+                    }
+                    Err(payload) => {
+                        self.panicked(panic_message(&*payload));
+                        let _ = reply.send(Err(self.reason().into()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Polls `running` once, in order; keeps it where it is not done.
+    fn start(&mut self, mut running: Running, context: &mut Context<'_>) {
+        match running.poll_unpin(context) {
+            Poll::Ready(Ended::Panicked(message)) => {
+                self.panicked(message);
+                running.fail(&self.reason());
+            }
+            Poll::Ready(ended) => self.ended(ended),
+            Poll::Pending => self.running.push(running),
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Done => {}
+            Ended::Released(lane) => self.container.put_back(lane.end_hold()),
+            Ended::Panicked(message) => self.panicked(message),
+        }
+    }
+
+    fn panicked(&self, message: String) {
+        self.container.break_with(theirs(Error::failed(message)));
+    }
+
+    fn reason(&self) -> Error {
+        self.container.broken().unwrap_or_else(|| Error::failed("the object was reset"))
+    }
+
+    /// The object has left memory in order. What came meanwhile starts it again.
+    fn stopped(&mut self) -> Turn {
+        self.stage = Stage::Gone;
+        if self.container.has_waiting() {
+            self.stage = construct(&self.container, &self.shard);
+            return Turn::Again;
+        }
+        self.container.set_phase(Phase::Absent);
+        self.shard.deactivated(&self.container);
+        Turn::End
+    }
+
+    /// Drops the object and everything inside it, and answers all with `reason`.
+    fn tear_down(&mut self, reason: &Error) {
+        for running in std::mem::take(&mut self.running) {
+            running.fail(reason);
+        }
+        self.stage = Stage::Gone;
+        drop(self.container.take_tasks());
+        self.container.fail_waiting();
+        self.container.set_phase(Phase::Absent);
+        self.shard.deactivated(&self.container);
+    }
+}
+
+/// Begins a construction: a critical section with a bound.
+fn construct(container: &Rc<Container>, shard: &Rc<Shard>) -> Stage {
+    container.begin_activation();
+    let namespace = shard.namespaces().at(container.key().namespace);
+    let timeout = shard.limits().critical_section_timeout;
+    let control = Inside {
+        container: Rc::downgrade(container),
+        identity: container.identity(namespace.name()),
+        critical_section_timeout: timeout,
+    };
+    let state = State::new(Rc::new(control));
+    let env = Env::new(shard.directory());
+    let class = namespace.class().clone();
+    let construction = async move {
+        match tokio::time::timeout(timeout, class.construct(state, env)).await {
+            Ok(outcome) => outcome.map_err(theirs),
+            Err(_) => Err(Error::timeout(format!("the constructor took over {timeout:?}"))),
+        }
+    };
+    Stage::Constructing(construction.boxed_local())
+}

@@ -1,0 +1,348 @@
+//! The place of one object in its shard: what waits for it, and whether it is broken.
+//!
+//! **Invariant:** a broken container never recovers; a later `get` finds a new one in the registry.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::task::Waker;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use futures::future::LocalBoxFuture;
+use tokio::time::Instant;
+
+use super::event::Event;
+use super::lane::Lane;
+use super::registry::Key;
+use super::shard::Shard;
+use crate::error::Error;
+use crate::object::{Control, Identity};
+
+/// An event that waits for its object, and the stub it came by.
+pub struct Waiting {
+    pub event: Event,
+    pub lane: Rc<Lane>,
+    pub since: Instant,
+    pub bytes: usize,
+}
+
+/// The place of one object.
+pub struct Container {
+    key: Key,
+    shard: Weak<Shard>,
+    name: RefCell<Option<Rc<str>>>,
+    broken: RefCell<Option<Error>>,
+    watchers: RefCell<Vec<oneshot::Sender<Error>>>,
+    queue: RefCell<VecDeque<Waiting>>,
+    queued: Cell<Queued>,
+    tasks: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
+    /// How many critical sections the present activation is in.
+    gate: RefCell<Rc<Cell<u32>>>,
+    /// The activation's, while there is one.
+    waker: RefCell<Option<Waker>>,
+    activations: Cell<u64>,
+    phase: Cell<Phase>,
+    stop_wanted: Cell<bool>,
+    last_active: Cell<Instant>,
+}
+
+/// What waits for one object, held-back events included.
+#[derive(Clone, Copy, Default)]
+struct Queued {
+    events: usize,
+    bytes: usize,
+}
+
+/// Whether there is an activation, and what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not in memory.
+    Absent,
+    /// Events, handlers or tasks are under way.
+    Busy,
+    /// In memory, with nothing to do.
+    Idle,
+}
+
+impl Container {
+    pub fn new(key: Key, shard: &Rc<Shard>) -> Rc<Self> {
+        Rc::new(Self {
+            key,
+            shard: Rc::downgrade(shard),
+            name: RefCell::default(),
+            broken: RefCell::default(),
+            watchers: RefCell::default(),
+            queue: RefCell::default(),
+            queued: Cell::default(),
+            tasks: RefCell::default(),
+            gate: RefCell::default(),
+            waker: RefCell::default(),
+            activations: Cell::new(0),
+            phase: Cell::new(Phase::Absent),
+            stop_wanted: Cell::new(false),
+            last_active: Cell::new(Instant::now()),
+        })
+    }
+
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    pub fn name(&self) -> Option<Rc<str>> {
+        self.name.borrow().clone()
+    }
+
+    /// Learns the name by which the object is reached, the first time.
+    pub fn learn_name(&self, name: &str) {
+        /// A longer name still leads to its object, but is not kept.
+        const NAME_BYTES_MAX: usize = 1024;
+        let mut known = self.name.borrow_mut();
+        if known.is_none() && name.len() <= NAME_BYTES_MAX {
+            *known = Some(name.into());
+        }
+    }
+
+    pub fn broken(&self) -> Option<Error> {
+        self.broken.borrow().clone()
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.last_active.set(Instant::now());
+    }
+
+    pub fn last_active(&self) -> Instant {
+        self.last_active.get()
+    }
+
+    /// Appends an event for the object and starts it where it is not in memory; an event too many fails.
+    pub fn push(self: &Rc<Self>, event: Event, lane: &Rc<Lane>) {
+        let Some(shard) = self.shard.upgrade() else {
+            return event.fail(Error::disconnected("the server has stopped"));
+        };
+        let limits = shard.limits();
+        let (held, bytes) = (self.queued.get(), event.bytes());
+        let (events_max, bytes_max) =
+            (limits.object_queue_events_max, limits.object_queue_bytes_max);
+        if held.events >= events_max || held.bytes + bytes > bytes_max {
+            let Queued { events, bytes } = held;
+            return event.fail(Error::overloaded(format!(
+                "{events} events of {bytes} bytes wait for the object, of at most {events_max} \
+                 and {bytes_max}"
+            )));
+        }
+        self.queued.set(Queued { events: held.events + 1, bytes: held.bytes + bytes });
+        let waiting = Waiting { event, lane: lane.clone(), since: Instant::now(), bytes };
+        self.queue.borrow_mut().push_back(waiting);
+        if self.phase.get() == Phase::Absent {
+            shard.activate(self);
+        }
+        self.wake();
+    }
+
+    /// Takes the next event, where the gate lets one in.
+    pub fn pop(&self) -> Option<Waiting> {
+        if self.gate.borrow().get() > 0 {
+            return None;
+        }
+        let waiting = self.queue.borrow_mut().pop_front()?;
+        self.forget(waiting.bytes);
+        Some(waiting)
+    }
+
+    /// Puts events that were held back before those that wait.
+    pub fn put_back(&self, held: VecDeque<Waiting>) {
+        let mut queue = self.queue.borrow_mut();
+        let mut queued = self.queued.get();
+        for waiting in held.into_iter().rev() {
+            queued.events += 1;
+            queued.bytes += waiting.bytes;
+            queue.push_front(waiting);
+        }
+        self.queued.set(queued);
+    }
+
+    fn forget(&self, bytes: usize) {
+        let queued = self.queued.get();
+        self.queued.set(Queued { events: queued.events - 1, bytes: queued.bytes - bytes });
+    }
+
+    pub fn has_waiting(&self) -> bool {
+        !self.queue.borrow().is_empty()
+    }
+
+    /// Fails the events that have waited longer than `age_max` at `now`.
+    pub fn expire(&self, now: Instant, age_max: Duration) {
+        loop {
+            let old = |waiting: &Waiting| now.duration_since(waiting.since) > age_max;
+            let waiting = {
+                let mut queue = self.queue.borrow_mut();
+                if queue.front().is_none_or(|waiting| !old(waiting)) {
+                    return;
+                }
+                queue.pop_front()
+            };
+            let Some(waiting) = waiting else { return };
+            self.forget(waiting.bytes);
+            waiting.event.fail(Error::overloaded(format!(
+                "the event waited for the object for over {age_max:?}"
+            )));
+        }
+    }
+
+    /// Returns the tasks that handlers left behind since the last call.
+    pub fn take_tasks(&self) -> Vec<LocalBoxFuture<'static, ()>> {
+        std::mem::take(&mut self.tasks.borrow_mut())
+    }
+
+    /// Breaks the object for good: the first reason counts. Its activation ends at its next turn.
+    pub fn break_with(&self, reason: Error) {
+        let reason = reason.with_reset(true).with_delivered(true);
+        if self.broken.borrow().is_some() {
+            return;
+        }
+        *self.broken.borrow_mut() = Some(reason.clone());
+        if let Some(shard) = self.shard.upgrade() {
+            shard.registry().remove(self);
+        }
+        for watcher in self.watchers.take() {
+            let _ = watcher.send(reason.clone());
+        }
+        if self.phase.get() == Phase::Absent {
+            self.fail_waiting();
+        }
+        self.wake();
+    }
+
+    /// Fails what waits, because the object is broken.
+    pub fn fail_waiting(&self) {
+        let Some(reason) = self.broken() else { return };
+        let waiting = self.queue.take();
+        self.queued.set(Queued::default());
+        for waiting in waiting {
+            waiting.event.fail(reason.clone().with_delivered(false));
+        }
+    }
+
+    /// Has `watcher` told when the object breaks.
+    pub fn watch(&self, watcher: oneshot::Sender<Error>) {
+        match self.broken() {
+            Some(reason) => drop(watcher.send(reason)),
+            None => {
+                let mut watchers = self.watchers.borrow_mut();
+                watchers.retain(|watcher| !watcher.is_canceled());
+                watchers.push(watcher);
+            }
+        }
+    }
+
+    /// Asks the activation to end in an orderly way once nothing is under way.
+    pub fn stop(&self) {
+        self.stop_wanted.set(true);
+        self.wake();
+    }
+
+    pub fn take_stop(&self) -> bool {
+        self.stop_wanted.take()
+    }
+
+    pub fn stop_wanted(&self) -> bool {
+        self.stop_wanted.get()
+    }
+
+    /// Begins another activation, with an open gate.
+    pub fn begin_activation(&self) {
+        self.activations.set(self.activations.get() + 1);
+        *self.gate.borrow_mut() = Rc::default();
+    }
+
+    pub fn set_waker(&self, waker: &Waker) {
+        let mut slot = self.waker.borrow_mut();
+        if slot.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+            *slot = Some(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// An object's own view of its container. It does not keep the container alive.
+pub struct Inside {
+    pub container: Weak<Container>,
+    pub identity: Identity,
+    pub critical_section_timeout: Duration,
+}
+
+impl Inside {
+    /// Returns the container, while this activation is the present one.
+    fn current(&self) -> Option<Rc<Container>> {
+        let container = self.container.upgrade()?;
+        (container.activations.get() == self.identity.activation).then_some(container)
+    }
+}
+
+impl Control for Inside {
+    fn identity(&self) -> Identity {
+        let name = self.container.upgrade().and_then(|container| container.name());
+        Identity { name, ..self.identity.clone() }
+    }
+
+    fn reset(&self, reason: Error) {
+        if let Some(container) = self.current() {
+            container.break_with(reason);
+        }
+    }
+
+    fn close_gate(&self) -> Box<dyn Any> {
+        let Some(container) = self.current() else { return Box::new(()) };
+        let gate = container.gate.borrow().clone();
+        gate.set(gate.get() + 1);
+        Box::new(Closing { gate, container })
+    }
+
+    fn wait_until(&self, task: LocalBoxFuture<'static, ()>) {
+        if let Some(container) = self.current() {
+            container.tasks.borrow_mut().push(task);
+            container.wake();
+        }
+    }
+
+    fn critical_section_timeout(&self) -> Duration {
+        self.critical_section_timeout
+    }
+}
+
+impl Container {
+    /// Returns what the object is called, for a new activation of it.
+    pub fn identity(&self, namespace: &str) -> Identity {
+        Identity {
+            namespace: namespace.into(),
+            id: self.key.id,
+            name: self.name(),
+            activation: self.activations.get(),
+        }
+    }
+}
+
+/// Keeps the input gate closed.
+struct Closing {
+    gate: Rc<Cell<u32>>,
+    container: Rc<Container>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.gate.set(self.gate.get() - 1);
+        self.container.wake();
+    }
+}

@@ -1,0 +1,61 @@
+//! Everything that can reach an object, as one closed type.
+//!
+//! **Invariant:** every event is answered exactly once: by its object, or by whoever drops it with a reason.
+
+use futures::channel::oneshot;
+
+use crate::error::{Error, Result};
+use crate::message::{Request, Response};
+use crate::object::TypedCall;
+
+/// Where the answer of a fetch goes.
+pub type Reply = oneshot::Sender<Result<Response>>;
+
+/// Where the completion of a typed call goes. Its results were written where they belong.
+pub type TypedReply = oneshot::Sender<Result<(), capnp::Error>>;
+
+/// Something that reaches an object.
+pub enum Event {
+    /// A request, to be answered with a response.
+    Fetch {
+        /// The request, valid.
+        request: Request,
+        /// Where the response goes.
+        reply: Reply,
+    },
+    /// A method of the author's own interface.
+    Typed {
+        /// The call.
+        call: TypedCall,
+        /// Where its completion goes.
+        reply: TypedReply,
+    },
+}
+
+impl Event {
+    /// Answers it with `error`. `delivered` is the error's own.
+    pub fn fail(self, error: Error) {
+        match self {
+            Self::Fetch { reply, .. } => drop(reply.send(Err(error))),
+            Self::Typed { reply, .. } => drop(reply.send(Err(error.into()))),
+        }
+    }
+
+    /// Returns whether nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Fetch { reply, .. } => reply.is_canceled(),
+            Self::Typed { reply, .. } => reply.is_canceled(),
+        }
+    }
+
+    /// Returns about how many bytes it holds while it waits.
+    pub fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 512;
+        let held = match self {
+            Self::Fetch { request, .. } => request.body().known().map_or(0, bytes::Bytes::len),
+            Self::Typed { call, .. } => call.bytes(),
+        };
+        OVERHEAD + held
+    }
+}

@@ -1,0 +1,171 @@
+//! A stub's end: the path on which its calls keep their order.
+//!
+//! **Invariant:** a lane binds to the object's container at its first call and never to another. So a stub
+//! whose object was reset stays broken, and one that was never used is not.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+
+use super::container::{Container, Phase, Waiting};
+use super::event::{Event, Reply};
+use super::registry::Key;
+use super::shard::{LaneKey, Parcel, Shard};
+use crate::error::{Error, Kind};
+use crate::message::Request;
+
+/// Which object a lane leads to, and how it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The object.
+    pub key: Key,
+    /// The name it was asked for by.
+    pub name: Option<Arc<str>>,
+    /// Whether it must exist already.
+    pub existing: bool,
+}
+
+/// The end of one stub, on its object's own thread.
+pub struct Lane {
+    shard: Rc<Shard>,
+    address: Address,
+    container: RefCell<Option<Rc<Container>>>,
+    /// Watchers of a lane that is not bound yet.
+    watchers: RefCell<Vec<oneshot::Sender<Error>>>,
+    /// Present while a streaming call holds back those behind it.
+    held: RefCell<Option<VecDeque<Waiting>>>,
+}
+
+impl Lane {
+    /// Makes the end of a stub of an object that lives on this thread.
+    pub fn new(shard: Rc<Shard>, address: Address) -> Rc<Self> {
+        let (container, watchers, held) = Default::default();
+        Rc::new(Self { shard, address, container, watchers, held })
+    }
+
+    /// Puts an event in line for the object. Order is decided here, before anything waits.
+    pub fn send(self: &Rc<Self>, event: Event) {
+        let container = match self.bind() {
+            Ok(container) => container,
+            Err(error) => return event.fail(error),
+        };
+        match container.broken() {
+            Some(reason) => event.fail(reason.with_delivered(false)),
+            None => container.push(event, self),
+        }
+    }
+
+    /// Has `watcher` told when the stub breaks.
+    pub fn watch(&self, watcher: oneshot::Sender<Error>) {
+        match &*self.container.borrow() {
+            Some(container) => container.watch(watcher),
+            None => self.watchers.borrow_mut().push(watcher),
+        }
+    }
+
+    fn bind(&self) -> Result<Rc<Container>, Error> {
+        if let Some(container) = &*self.container.borrow() {
+            return Ok(container.clone());
+        }
+        if let Some(error) = self.shard.refusal() {
+            return Err(error);
+        }
+        let registry = self.shard.registry();
+        if self.address.existing && !registry.contains(&self.address.key) {
+            let id = self.address.key.id;
+            return Err(Error::new(Kind::NoSuchObject, format!("object {id} does not exist")));
+        }
+        let container = registry.container(self.address.key, &self.shard);
+        if let Some(name) = &self.address.name {
+            container.learn_name(name);
+        }
+        self.watchers.take().into_iter().for_each(|watcher| container.watch(watcher));
+        *self.container.borrow_mut() = Some(container.clone());
+        Ok(container)
+    }
+
+    /// Begins to hold back the calls behind a streaming one.
+    pub fn begin_hold(&self) {
+        self.held.borrow_mut().get_or_insert_default();
+    }
+
+    /// Keeps `waiting` where calls are held back, or returns it.
+    pub fn hold_back(&self, waiting: Waiting) -> Option<Waiting> {
+        match &mut *self.held.borrow_mut() {
+            Some(held) => {
+                held.push_back(waiting);
+                None
+            }
+            None => Some(waiting),
+        }
+    }
+
+    /// Ends holding back, and returns what was held.
+    pub fn end_hold(&self) -> VecDeque<Waiting> {
+        self.held.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if let Some(container) = self.container.take()
+            && container.phase() == Phase::Absent
+        {
+            self.shard.registry().forget_unused(&container);
+        }
+    }
+}
+
+/// The near end of a stub whose object lives on another thread.
+///
+/// Only what can change threads goes by it: fetches, not references.
+pub struct RemoteLane {
+    shard: Rc<Shard>,
+    key: LaneKey,
+    to: usize,
+    address: Address,
+    opened: Cell<bool>,
+}
+
+impl RemoteLane {
+    /// Makes the near end of a stub of an object that lives on shard `to`.
+    pub fn new(shard: Rc<Shard>, to: usize, address: Address) -> Self {
+        let key = shard.new_lane_key();
+        Self { shard, key, to, address, opened: Cell::new(false) }
+    }
+
+    /// Puts a request in line for the object. Order is decided here, before anything waits.
+    pub fn fetch(&self, request: Request, reply: Reply) {
+        let parcel = Parcel::Fetch { lane: self.key, address: self.opening(), request, reply };
+        match self.shard.inbox(self.to).offer(parcel) {
+            Ok(()) => self.opened.set(true),
+            Err(Parcel::Fetch { reply, .. }) => {
+                let error = Error::overloaded("too many calls wait for the object's thread");
+                let _ = reply.send(Err(error));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Has `watcher` told when the stub breaks.
+    pub fn watch(&self, watcher: oneshot::Sender<Error>) {
+        let parcel = Parcel::Watch { lane: self.key, address: self.opening(), watcher };
+        self.shard.inbox(self.to).post(parcel);
+        self.opened.set(true);
+    }
+
+    fn opening(&self) -> Option<Box<Address>> {
+        (!self.opened.get()).then(|| Box::new(self.address.clone()))
+    }
+}
+
+impl Drop for RemoteLane {
+    fn drop(&mut self) {
+        if self.opened.get() {
+            self.shard.inbox(self.to).post(Parcel::Close { lane: self.key });
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Runs objects: places ids on shards, holds at most one activation of an id, delivers events in order.
+
+mod activation;
+mod container;
+mod event;
+mod inbox;
+mod lane;
+mod namespaces;
+mod node;
+mod placement;
+mod registry;
+mod running;
+mod shard;
+mod wheel;
+
+pub use event::{Event, Reply, TypedReply};
+pub use lane::{Address, Lane, RemoteLane};
+pub use namespaces::{NamespaceConfig, Namespaces};
+pub use node::Node;
+pub use placement::Placement;
+pub use registry::{Key, Listed};
+pub use shard::{Doors, Shard};

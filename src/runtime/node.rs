@@ -1,0 +1,100 @@
+//! The shards of this process, and the way to them from outside.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use futures::channel::oneshot;
+use tokio::runtime::{Builder, LocalOptions};
+
+use super::inbox::Inbox;
+use super::namespaces::Namespaces;
+use super::placement::Placement;
+use super::shard::{Common, Doors, Parcel, Shard};
+use crate::error::Result;
+use crate::limits::Limits;
+
+/// The shards of this process. Dropping it stops them at once; [`stop`](Self::stop) does so in order.
+pub struct Node {
+    common: Arc<Common>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Parcels that may wait for one shard.
+const INBOX_PARCELS_MAX: usize = 1 << 16;
+
+impl Node {
+    /// Starts `shards` threads.
+    ///
+    /// # Errors
+    /// *failed* where a thread can't be started.
+    pub fn start(
+        namespaces: Namespaces,
+        limits: Limits,
+        shards: usize,
+        doors: Box<dyn Doors>,
+    ) -> Result<Self> {
+        let placement = Placement::new(shards);
+        let inboxes = (0..placement.shards()).map(|_| Inbox::new(INBOX_PARCELS_MAX)).collect();
+        let common = Arc::new(Common { namespaces, limits, placement, inboxes, doors });
+        let mut node = Self { common, threads: Vec::new() };
+        for index in 0..placement.shards() {
+            let thread = start_thread(index, node.common.clone())?;
+            node.threads.push(thread);
+        }
+        Ok(node)
+    }
+
+    /// Returns how many shards there are.
+    pub fn shards(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Runs `run` on shard `to`, after what was sent there before.
+    pub fn run_on(&self, to: usize, run: impl FnOnce(&Rc<Shard>) + Send + 'static) {
+        if let Some(inbox) = self.common.inboxes.get(to) {
+            inbox.post(Parcel::Run(Box::new(run)));
+        }
+    }
+
+    /// Takes no more events, waits for those under way up to the drain timeout, and ends every object in
+    /// order. The threads run on, for the answers that are on their way.
+    pub async fn drain(&self) {
+        let drained: Vec<_> = (0..self.shards())
+            .map(|index| {
+                let (done, drained) = oneshot::channel();
+                self.run_on(index, |shard| {
+                    let shard = shard.clone();
+                    tokio::task::spawn_local(async move {
+                        shard.drain().await;
+                        let _ = done.send(());
+                    });
+                });
+                drained
+            })
+            .collect();
+        futures::future::join_all(drained).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.common.inboxes.iter().for_each(|inbox| inbox.post(Parcel::End));
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "shards are the threads of this program")]
+fn start_thread(index: usize, common: Arc<Common>) -> Result<JoinHandle<()>> {
+    let runtime = move || {
+        Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+    };
+    let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+        let runtime = runtime().expect("a runtime needs only file descriptors");
+        runtime.block_on(async { Shard::new(index, common).run().await });
+    })?;
+    Ok(thread)
+}

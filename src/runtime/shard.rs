@@ -1,0 +1,277 @@
+//! One thread and its objects.
+//!
+//! **Invariant:** nothing outside this thread touches what is here; other threads post parcels.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::activation::Activation;
+use super::container::{Container, Phase};
+use super::event::{Event, Reply};
+use super::inbox::Inbox;
+use super::lane::{Address, Lane};
+use super::namespaces::Namespaces;
+use super::placement::Placement;
+use super::registry::Registry;
+use super::wheel::Wheel;
+use crate::entropy::Entropy;
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::message::Request;
+use crate::object::Directory;
+
+/// What a shard offers to its objects and connections, made by the layer that speaks to the outside.
+pub trait Doors: Send + Sync {
+    /// Makes the directory in which the shard's objects find namespaces.
+    fn directory(&self, shard: &Rc<Shard>) -> Rc<dyn Directory>;
+}
+
+/// Names the end of a stub that lives on another thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LaneKey {
+    from: usize,
+    number: u64,
+}
+
+/// What one thread sends to another.
+pub enum Parcel {
+    /// A request for an object. `address` comes with the first.
+    Fetch { lane: LaneKey, address: Option<Box<Address>>, request: Request, reply: Reply },
+    /// Somebody who wants to know when a stub breaks.
+    Watch { lane: LaneKey, address: Option<Box<Address>>, watcher: oneshot::Sender<Error> },
+    /// A stub was dropped.
+    Close { lane: LaneKey },
+    /// Anything else, which is rare.
+    Run(Box<dyn FnOnce(&Rc<Shard>) + Send>),
+    /// The thread is to end.
+    End,
+}
+
+/// What all shards of a node know.
+pub struct Common {
+    /// The namespaces.
+    pub namespaces: Namespaces,
+    /// The bounds.
+    pub limits: Limits,
+    /// Where ids live.
+    pub placement: Placement,
+    /// The way to each shard.
+    pub inboxes: Vec<Inbox<Parcel>>,
+    /// What surrounds objects.
+    pub doors: Box<dyn Doors>,
+}
+
+/// One thread and its objects.
+pub struct Shard {
+    index: usize,
+    common: Arc<Common>,
+    limits: Rc<Limits>,
+    registry: Registry,
+    lanes: RefCell<HashMap<LaneKey, Rc<Lane>>>,
+    lane_count: Cell<u64>,
+    wheel: RefCell<Wheel<Weak<Container>>>,
+    directory: OnceCell<Rc<dyn Directory>>,
+    entropy: Entropy,
+    /// Objects in memory.
+    active: Cell<usize>,
+    deactivated: Notify,
+    stopping: Cell<bool>,
+}
+
+impl Shard {
+    pub(super) fn new(index: usize, common: Arc<Common>) -> Rc<Self> {
+        let shard = Rc::new(Self {
+            index,
+            limits: Rc::new(common.limits.clone()),
+            common,
+            registry: Registry::default(),
+            lanes: RefCell::default(),
+            lane_count: Cell::new(0),
+            wheel: RefCell::default(),
+            directory: OnceCell::new(),
+            entropy: Entropy::system(),
+            active: Cell::new(0),
+            deactivated: Notify::new(),
+            stopping: Cell::new(false),
+        });
+        let directory = shard.common.doors.directory(&shard);
+        let _ = shard.directory.set(directory);
+        shard
+    }
+
+    /// Serves parcels until the thread is to end.
+    pub(super) async fn run(self: &Rc<Self>) {
+        let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(self)));
+        let mut batch = VecDeque::new();
+        'serve: loop {
+            self.inbox(self.index).drain_into(&mut batch).await;
+            for parcel in batch.drain(..) {
+                if matches!(parcel, Parcel::End) {
+                    break 'serve;
+                }
+                self.unpack(parcel);
+            }
+        }
+        sweeper.abort();
+    }
+
+    fn unpack(self: &Rc<Self>, parcel: Parcel) {
+        match parcel {
+            Parcel::Fetch { lane, address, request, reply } => {
+                let event = Event::Fetch { request, reply };
+                match self.lane(lane, address) {
+                    Some(lane) => lane.send(event),
+                    None => event.fail(Error::failed("a request came for a stub never opened")),
+                }
+            }
+            Parcel::Watch { lane, address, watcher } => {
+                if let Some(lane) = self.lane(lane, address) {
+                    lane.watch(watcher);
+                }
+            }
+            Parcel::Close { lane } => drop(self.lanes.borrow_mut().remove(&lane)),
+            Parcel::Run(run) => run(self),
+            Parcel::End => {}
+        }
+    }
+
+    fn lane(self: &Rc<Self>, key: LaneKey, address: Option<Box<Address>>) -> Option<Rc<Lane>> {
+        let mut lanes = self.lanes.borrow_mut();
+        if let Some(address) = address {
+            lanes.entry(key).or_insert_with(|| Lane::new(self.clone(), *address));
+        }
+        lanes.get(&key).cloned()
+    }
+
+    /// Returns its number among the shards of the node.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Returns the bounds.
+    pub fn limits(&self) -> &Rc<Limits> {
+        &self.limits
+    }
+
+    /// Returns where ids live.
+    pub fn placement(&self) -> Placement {
+        self.common.placement
+    }
+
+    /// Returns the namespaces.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.common.namespaces
+    }
+
+    /// Returns the source of randomness.
+    pub fn entropy(&self) -> &Entropy {
+        &self.entropy
+    }
+
+    /// Returns the objects of this thread.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Runs `run` on shard `to`, after what was sent there before.
+    pub fn run_on(&self, to: usize, run: impl FnOnce(&Rc<Self>) + Send + 'static) {
+        self.inbox(to).post(Parcel::Run(Box::new(run)));
+    }
+
+    pub(super) fn inbox(&self, of: usize) -> &Inbox<Parcel> {
+        self.common.inboxes.get(of).expect("placement yields shards that exist")
+    }
+
+    pub(super) fn new_lane_key(&self) -> LaneKey {
+        self.lane_count.set(self.lane_count.get() + 1);
+        LaneKey { from: self.index, number: self.lane_count.get() }
+    }
+
+    pub(super) fn directory(&self) -> Rc<dyn Directory> {
+        self.directory.get().expect("set before any object runs").clone()
+    }
+
+    /// Returns why no new event is taken, where none is.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        self.stopping.get().then(|| Error::disconnected("the server is shutting down"))
+    }
+
+    /// Brings the object of `container` into memory.
+    pub(super) fn activate(self: &Rc<Self>, container: &Rc<Container>) {
+        self.active.set(self.active.get() + 1);
+        let due = Instant::now() + self.patience();
+        self.wheel.borrow_mut().add(due, Rc::downgrade(container));
+        tokio::task::spawn_local(Activation::new(container.clone(), self.clone()));
+    }
+
+    pub(super) fn deactivated(&self, container: &Rc<Container>) {
+        self.active.set(self.active.get() - 1);
+        self.registry.forget_unused(container);
+        self.deactivated.notify_waiters();
+    }
+
+    /// How often an object in memory is looked at.
+    fn patience(&self) -> Duration {
+        self.limits.evict_after.min(self.limits.object_queue_age_max)
+    }
+
+    /// Looks at one object in memory: old events fail, an idle object is asked to leave.
+    fn look_at(&self, container: &Rc<Container>, now: Instant) {
+        if container.phase() == Phase::Absent {
+            return;
+        }
+        container.expire(now, self.limits.object_queue_age_max);
+        let idle = now.duration_since(container.last_active());
+        let mut due = now + self.patience();
+        if container.phase() == Phase::Idle {
+            match self.limits.evict_after.checked_sub(idle) {
+                Some(rest) if !rest.is_zero() => due = due.min(now + rest),
+                _ => container.stop(),
+            }
+        }
+        self.wheel.borrow_mut().add(due, Rc::downgrade(container));
+    }
+
+    /// Takes no more events, waits for those under way up to the drain timeout, then ends every object in
+    /// order; what is left breaks.
+    pub(super) async fn drain(&self) {
+        self.stopping.set(true);
+        let stopped = async {
+            loop {
+                let deactivated = self.deactivated.notified();
+                self.registry.all().iter().for_each(|container| container.stop());
+                if self.active.get() == 0 {
+                    return;
+                }
+                deactivated.await;
+            }
+        };
+        if tokio::time::timeout(self.limits.drain_timeout, stopped).await.is_err() {
+            for container in self.registry.all() {
+                container.break_with(Error::disconnected("the server has shut down"));
+            }
+        }
+    }
+}
+
+/// The one timer of a shard's objects.
+async fn sweep(shard: Weak<Shard>) {
+    let Some(period) = shard.upgrade().map(|shard| shard.patience() / 8) else { return };
+    let period = period.clamp(Duration::from_millis(1), Duration::from_secs(1));
+    loop {
+        tokio::time::sleep(period).await;
+        let Some(shard) = shard.upgrade() else { return };
+        let now = Instant::now();
+        let due = shard.wheel.borrow_mut().take_due(now);
+        for container in due.iter().filter_map(Weak::upgrade) {
+            shard.look_at(&container, now);
+        }
+    }
+}
