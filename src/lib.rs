@@ -7,6 +7,7 @@ pub mod error;
 pub mod limits;
 
 pub mod body;
+pub mod message;
 
 #[doc(hidden)]
 pub use contract::{byte_stream_capnp, demo_capnp, stubborn_capnp};
