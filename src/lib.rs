@@ -8,6 +8,7 @@ pub mod limits;
 
 pub mod body;
 pub mod message;
+pub mod redirect;
 
 #[doc(hidden)]
 pub use contract::{byte_stream_capnp, demo_capnp, stubborn_capnp};
