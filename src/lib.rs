@@ -6,6 +6,10 @@ mod contract;
 pub mod error;
 pub mod limits;
 
+pub mod body;
+pub mod message;
+pub mod redirect;
+
 #[doc(hidden)]
 pub use contract::{byte_stream_capnp, demo_capnp, stubborn_capnp};
 pub use error::{Error, Kind, Result};
