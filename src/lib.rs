@@ -5,6 +5,7 @@
 mod contract;
 pub mod error;
 pub mod limits;
+pub mod vat;
 
 #[doc(hidden)]
 pub use contract::{byte_stream_capnp, demo_capnp, stubborn_capnp};
