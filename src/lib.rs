@@ -5,6 +5,7 @@
 mod contract;
 pub mod error;
 pub mod limits;
+pub mod vat;
 
 pub mod body;
 pub mod message;

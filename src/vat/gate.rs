@@ -1,0 +1,207 @@
+//! Which messages of the peer reach capnp-rpc.
+//!
+//! A call that is too much is answered here, and with it every call that was pipelined on its answer:
+//! capnp-rpc never hears of either.
+//!
+//! **Invariant:** what was reserved for a call is released when its return is sent, or with the gate.
+//! **Invariant:** the question ids remembered are bounded by `connection_calls_max`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use capnp::{Error, ErrorKind};
+use capnp_rpc::rpc_capnp::{call, cap_descriptor, message, message_target, payload, return_};
+
+use super::account::Account;
+use super::traffic::Traffic;
+use crate::limits::Limits;
+
+/// For each call that may be in flight, how many refused ones are remembered.
+const REFUSED_PER_CALL: usize = 8;
+
+/// The calls of one peer.
+pub(super) struct Gate {
+    limits: Rc<Limits>,
+    traffic: Rc<Traffic>,
+    account: Option<Arc<Account>>,
+    /// The bytes of each call that is unanswered, by its question id.
+    calls: BTreeMap<u32, usize>,
+    /// The question ids answered here and not known to be forgotten by the peer.
+    refused: BTreeSet<u32>,
+}
+
+/// What to do with a message.
+pub(super) enum Verdict {
+    Pass,
+    /// It concerns a refused call only.
+    Swallow,
+    /// Answer the call with an exception.
+    Refuse(Refusal),
+    /// Our own call of this id ends with the answer of a call that was refused.
+    Fail {
+        answer_id: u32,
+        error: Error,
+    },
+}
+
+/// A call that is not let in.
+pub(super) struct Refusal {
+    pub(super) question_id: u32,
+    pub(super) error: Error,
+    /// The capabilities that its parameters brought, which are to be given back.
+    pub(super) releases: Vec<u32>,
+}
+
+impl Gate {
+    pub(super) fn new(
+        limits: Rc<Limits>,
+        traffic: Rc<Traffic>,
+        account: Option<Arc<Account>>,
+    ) -> Self {
+        Self { limits, traffic, account, calls: BTreeMap::new(), refused: BTreeSet::new() }
+    }
+
+    /// Decides about a message of `bytes`. What can't be understood passes: capnp-rpc answers it.
+    pub(super) fn judge(
+        &mut self,
+        message: message::Reader<'_>,
+        bytes: usize,
+    ) -> Result<Verdict, Error> {
+        let Ok(kind) = message.which() else { return Ok(Verdict::Pass) };
+        match kind {
+            message::Call(call) => self.judge_call(call?, bytes),
+            message::Bootstrap(bootstrap) => {
+                self.refused.remove(&bootstrap?.get_question_id());
+                Ok(Verdict::Pass)
+            }
+            message::Finish(finish) => {
+                let is_refused = self.refused.remove(&finish?.get_question_id());
+                Ok(if is_refused { Verdict::Swallow } else { Verdict::Pass })
+            }
+            message::Return(answer) => self.judge_return(answer?),
+            _ => Ok(Verdict::Pass),
+        }
+    }
+
+    /// Counts off a call whose return is being sent.
+    pub(super) fn note_answered(&mut self, question_id: u32) {
+        if let Some(bytes) = self.calls.remove(&question_id) {
+            self.release(bytes);
+        }
+    }
+
+    /// Counts off everything: the connection is over.
+    pub(super) fn clear(&mut self) {
+        let bytes = self.traffic.queued_bytes.get();
+        self.calls.clear();
+        self.refused.clear();
+        self.release(bytes);
+    }
+
+    fn judge_call(&mut self, call: call::Reader<'_>, bytes: usize) -> Result<Verdict, Error> {
+        let question_id = call.get_question_id();
+        if self.calls.contains_key(&question_id) {
+            return Err(Error::failed(format!("question id {question_id} is already in use")));
+        }
+        self.refused.remove(&question_id);
+        let Some(error) = self.objection(call, bytes)? else {
+            self.calls.insert(question_id, bytes);
+            self.traffic.calls.set(self.calls.len());
+            self.traffic.queued_bytes.set(self.traffic.queued_bytes.get() + bytes);
+            return Ok(Verdict::Pass);
+        };
+        let refused_max = self.limits.connection_calls_max.saturating_mul(REFUSED_PER_CALL);
+        if self.refused.len() >= refused_max {
+            return Err(Error::failed(format!(
+                "more than {refused_max} refused calls were not finished: {}",
+                error.extra
+            )));
+        }
+        self.refused.insert(question_id);
+        Ok(Verdict::Refuse(Refusal { question_id, error, releases: brought(call.get_params()?)? }))
+    }
+
+    /// Returns why a call can't be let in. Where it returns none, the account has reserved its bytes.
+    fn objection(&self, call: call::Reader<'_>, bytes: usize) -> Result<Option<Error>, Error> {
+        if !self.refused.is_empty()
+            && let message_target::PromisedAnswer(answer) = call.get_target()?.which()?
+            && self.refused.contains(&answer?.get_question_id())
+        {
+            return Ok(Some(Error::overloaded(
+                "the call whose answer this one needs was refused".into(),
+            )));
+        }
+        if !matches!(call.get_send_results_to().which(), Ok(call::send_results_to::Caller(()))) {
+            return Ok(Some(Error::unimplemented("results can only be sent to the caller".into())));
+        }
+        let Limits { connection_calls_max, connection_queued_bytes_max, .. } = *self.limits;
+        if self.calls.len() >= connection_calls_max {
+            return Ok(Some(Error::overloaded(format!(
+                "{connection_calls_max} calls of this connection are unanswered \
+                 (connection_calls_max)"
+            ))));
+        }
+        if self.traffic.queued_bytes.get().saturating_add(bytes) > connection_queued_bytes_max {
+            return Ok(Some(Error::overloaded(format!(
+                "the unanswered calls of this connection would have more than \
+                 {connection_queued_bytes_max} bytes (connection_queued_bytes_max)"
+            ))));
+        }
+        if let Some(account) = &self.account
+            && !account.try_reserve(bytes)
+        {
+            return Ok(Some(Error::overloaded(format!(
+                "the unanswered calls of this server would have more than {} bytes \
+                 (server_queued_bytes_max)",
+                account.bytes_max()
+            ))));
+        }
+        Ok(None)
+    }
+
+    fn judge_return(&mut self, answer: return_::Reader<'_>) -> Result<Verdict, Error> {
+        self.traffic.own_calls.set(self.traffic.own_calls.get().saturating_sub(1));
+        match answer.which() {
+            Ok(return_::TakeFromOtherQuestion(other)) if self.refused.contains(&other) => {
+                let error = Error::unimplemented("results can only be sent to the caller".into());
+                Ok(Verdict::Fail { answer_id: answer.get_answer_id(), error })
+            }
+            _ => Ok(Verdict::Pass),
+        }
+    }
+
+    fn release(&self, bytes: usize) {
+        self.traffic.calls.set(self.calls.len());
+        self.traffic.queued_bytes.set(self.traffic.queued_bytes.get() - bytes);
+        if let Some(account) = &self.account {
+            account.release(bytes);
+        }
+    }
+}
+
+/// Returns the ids of the capabilities that come with a payload and are the sender's.
+fn brought(payload: payload::Reader<'_>) -> Result<Vec<u32>, Error> {
+    let mut ids = Vec::new();
+    for descriptor in payload.get_cap_table()? {
+        match descriptor.which() {
+            Ok(cap_descriptor::SenderHosted(id) | cap_descriptor::SenderPromise(id)) => {
+                ids.push(id)
+            }
+            Ok(cap_descriptor::ThirdPartyHosted(third)) => ids.push(third?.get_vine_id()),
+            _ => {}
+        }
+    }
+    Ok(ids)
+}
+
+/// Returns the type under which an error of ours travels.
+pub(super) fn exception_type(error: &Error) -> capnp_rpc::rpc_capnp::exception::Type {
+    use capnp_rpc::rpc_capnp::exception::Type;
+    match error.kind {
+        ErrorKind::Overloaded => Type::Overloaded,
+        ErrorKind::Unimplemented => Type::Unimplemented,
+        ErrorKind::Disconnected => Type::Disconnected,
+        _ => Type::Failed,
+    }
+}
