@@ -7,6 +7,6 @@ pub mod error;
 pub mod limits;
 
 #[doc(hidden)]
-pub use contract::{byte_stream_capnp, demo_capnp, stubborn_capnp};
+pub use contract::{REVISION, byte_stream_capnp, demo_capnp, stubborn_capnp};
 pub use error::{Error, Kind, Result};
 pub use limits::Limits;
