@@ -5,6 +5,8 @@
 mod contract;
 pub mod error;
 pub mod limits;
+pub mod clock;
+pub mod entropy;
 
 #[doc(hidden)]
 pub use contract::{REVISION, byte_stream_capnp, demo_capnp, stubborn_capnp};
