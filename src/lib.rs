@@ -4,6 +4,7 @@
 
 mod contract;
 pub mod error;
+pub mod id;
 pub mod limits;
 pub mod clock;
 pub mod entropy;
@@ -11,4 +12,5 @@ pub mod entropy;
 #[doc(hidden)]
 pub use contract::{REVISION, byte_stream_capnp, demo_capnp, stubborn_capnp};
 pub use error::{Error, Kind, Result};
+pub use id::ObjectId;
 pub use limits::Limits;
