@@ -4,14 +4,26 @@
 
 mod contract;
 pub mod error;
+pub mod id;
 pub mod limits;
-pub mod vat;
-
+pub mod clock;
+pub mod entropy;
 pub mod body;
 pub mod message;
 pub mod redirect;
 
+pub mod vat;
+pub mod stub;
+
+#[cfg(feature = "server")]
+pub mod object;
+#[cfg(feature = "server")]
+pub mod runtime;
+#[cfg(feature = "server")]
+pub mod rpc;
+
 #[doc(hidden)]
-pub use contract::{byte_stream_capnp, demo_capnp, stubborn_capnp};
+pub use contract::{REVISION, byte_stream_capnp, demo_capnp, stubborn_capnp};
 pub use error::{Error, Kind, Result};
+pub use id::ObjectId;
 pub use limits::Limits;

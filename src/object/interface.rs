@@ -50,6 +50,12 @@ pub struct TypedCall {
 }
 
 impl TypedCall {
+    /// Returns how many bytes its parameters have.
+    pub(crate) fn bytes(&self) -> usize {
+        let size = self.params.get().and_then(|params| params.target_size());
+        size.map_or(0, |size| usize::try_from(size.word_count).unwrap_or(usize::MAX / 16) * 8)
+    }
+
     /// Enters the author's handler. Returns its completion, and whether it is a streaming method, which
     /// holds back the calls behind it on the same stub.
     pub(crate) fn enter(

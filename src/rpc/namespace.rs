@@ -125,7 +125,7 @@ impl NamespaceDoor {
 
 /// Reads an id that a caller gave, or the error that its stub will say.
 fn target_of(id: &[u8], target: fn(ObjectId) -> Target) -> Result<Target> {
-    ObjectId::from_slice(id).map(target)
+    ObjectId::try_from(id).map(target)
 }
 
 impl NamespaceDoor {

@@ -3,8 +3,6 @@
 //! **Invariant:** events enter in the order of the queue: the handler of one is polled before the next is
 //! taken. Nothing an activation says is sent after it broke.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -176,14 +174,13 @@ impl Activation {
             Event::Fetch { mut request, reply } => {
                 let signal = Signal::default();
                 request.extensions_mut().insert(signal.clone());
-                let head_request = request.method() == http::Method::HEAD;
+                let method = request.method().clone();
                 let entered =
                     catch_unwind(AssertUnwindSafe(|| instance.clone().fetch(request)));
                 match entered {
                     Ok(handler) => {
-                        let window = self.shard.limits().stream_window_bytes;
-                        let running =
-                            Running::fetch(handler, reply, signal, head_request, window);
+                        let limits = self.shard.limits().clone();
+                        let running = Running::fetch(handler, reply, signal, method, limits);
                         self.start(running, context);
                     }
                     Err(payload) => {

@@ -1,7 +1,7 @@
 //! The namespaces of a server: fixed when it starts.
 
 use crate::error::{Error, Kind, Result};
-use crate::id::IdSpace;
+use crate::id::NamespaceKey;
 use crate::object::Class;
 
 /// One namespace: its name, the class of its objects and the key of its ids.
@@ -9,13 +9,13 @@ use crate::object::Class;
 pub struct NamespaceConfig {
     name: String,
     class: Class,
-    ids: IdSpace,
+    ids: NamespaceKey,
 }
 
 impl NamespaceConfig {
     /// Makes a namespace. Ids are derived from `unique_key`: whoever knows it can make ids.
     pub fn new(name: impl Into<String>, class: Class, unique_key: &str) -> Self {
-        Self { name: name.into(), class, ids: IdSpace::new(unique_key) }
+        Self { name: name.into(), class, ids: NamespaceKey::new(unique_key) }
     }
 
     /// Returns its name.
@@ -29,7 +29,7 @@ impl NamespaceConfig {
     }
 
     /// Returns what makes and checks its ids.
-    pub fn ids(&self) -> &IdSpace {
+    pub fn ids(&self) -> &NamespaceKey {
         &self.ids
     }
 }

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
@@ -17,6 +18,7 @@ use super::event::{Reply, TypedReply};
 use super::lane::Lane;
 use crate::body::Body;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::message::{self, Response};
 use crate::object::Signal;
 
@@ -44,8 +46,8 @@ struct Fetch {
     handler: LocalBoxFuture<'static, Result<Response>>,
     reply: Option<Reply>,
     signal: Signal,
-    head_request: bool,
-    stream_window: usize,
+    method: http::Method,
+    limits: Rc<Limits>,
 }
 
 struct Typed {
@@ -59,11 +61,11 @@ impl Running {
         handler: LocalBoxFuture<'static, Result<Response>>,
         reply: Reply,
         signal: Signal,
-        head_request: bool,
-        stream_window: usize,
+        method: http::Method,
+        limits: Rc<Limits>,
     ) -> Self {
         let reply = Some(reply);
-        Self(Step::Fetch(Fetch { handler, reply, signal, head_request, stream_window }))
+        Self(Step::Fetch(Fetch { handler, reply, signal, method, limits }))
     }
 
     /// `holds` is the stub whose later calls wait for this one.
@@ -133,11 +135,15 @@ impl Fetch {
         };
         let outcome = outcome
             .map_err(theirs)
-            .and_then(|response| message::normalize(response, self.head_request).map_err(theirs));
+            .and_then(|response| {
+                let response = message::normalize(response, &self.method);
+                message::validate_response(&response, &self.limits).map_err(theirs)?;
+                Ok(response)
+            });
         let (outcome, pump) = match outcome {
             Ok(response) if response.body().known().is_none() => {
                 let (head, body) = response.into_parts();
-                let (piped, pump) = pump(body, self.stream_window);
+                let (piped, pump) = pump(body, self.limits.stream_window_bytes);
                 (Ok(Response::from_parts(head, piped)), Some(pump))
             }
             outcome => (outcome, None),
@@ -187,18 +193,21 @@ fn watch_caller<T>(
 ///
 /// When the object is reset the task is dropped, and the reader sees a body cut short.
 fn pump(mut body: Body, window: usize) -> (Body, LocalBoxFuture<'static, ()>) {
-    let (mut writer, far_end) = Body::pipe_of(window, body.length());
+    let length = body.length();
+    let (mut writer, far_end) = Body::pipe(window);
+    let far_end = Body::prefixed(Bytes::new(), far_end, length);
     let task = async move {
-        let closed = writer.closed();
-        let mut closed = std::pin::pin!(closed);
         loop {
             let chunk = tokio::select! { biased;
-                () = &mut closed => return,
+                () = writer.closed() => return,
                 chunk = body.chunk() => chunk,
             };
             match chunk {
-                Some(Ok(chunk)) if writer.write(chunk).await.is_err() => return,
-                Some(Ok(_)) => {}
+                Some(Ok(chunk)) => {
+                    if writer.write(chunk).await.is_err() {
+                        return;
+                    }
+                }
                 Some(Err(error)) => return writer.fail(error),
                 None => return writer.finish(),
             }

@@ -82,7 +82,7 @@ impl Namespace {
         let mut call = self.client.id_from_name_request();
         call.get().set_name(name);
         let answer = call.send().promise.await?;
-        ObjectId::from_slice(answer.get()?.get_id()?)
+        ObjectId::try_from(answer.get()?.get_id()?)
     }
 
     /// Parses 64 hex digits and proves that the id belongs to this namespace.
@@ -94,7 +94,7 @@ impl Namespace {
         call.get().set_text(text);
         let answer = call.send().promise.await?;
         match answer.get()?.which()? {
-            id_outcome::Id(id) => ObjectId::from_slice(id?),
+            id_outcome::Id(id) => ObjectId::try_from(id?),
             id_outcome::Error(error) => Err(wire::read_error(error?)?),
         }
     }
@@ -105,7 +105,7 @@ impl Namespace {
     /// Where the server can't be reached.
     pub async fn new_unique_id(&self) -> Result<ObjectId> {
         let answer = self.client.new_unique_id_request().send().promise.await?;
-        ObjectId::from_slice(answer.get()?.get_id()?)
+        ObjectId::try_from(answer.get()?.get_id()?)
     }
 
     /// Lists up to `limit` objects that exist, ordered by id, from after `cursor`.
@@ -123,7 +123,7 @@ impl Namespace {
         let mut objects = Vec::with_capacity(answer.get_objects()?.len() as usize);
         for object in answer.get_objects()? {
             objects.push(ObjectInfo {
-                id: ObjectId::from_slice(object.get_id()?)?,
+                id: ObjectId::try_from(object.get_id()?)?,
                 name: if object.has_name() { Some(object.get_name()?.to_string()?) } else { None },
                 has_stored_data: object.get_has_stored_data(),
             });

@@ -15,7 +15,7 @@ use super::client::Link;
 use super::wire;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
-use crate::message::{IntoRequest, Response};
+use crate::message::{self, IntoRequest, Response};
 use crate::stubborn_capnp::{outcome, stub};
 
 /// A reference to one object.
@@ -79,9 +79,11 @@ impl Stub {
         }
         let inner = self.inner.clone();
         let mut call = inner.client.fetch_request();
-        let written = request
-            .into_request(&inner.limits)
-            .and_then(|request| wire::write_request(call.get(), request, &inner.limits));
+        let written = request.into_request().and_then(|request| {
+            message::validate(&request, &inner.limits)?;
+            wire::write_request(call.get(), request, &inner.limits);
+            Ok(())
+        });
         if let Err(error) = written {
             return Fetch(std::future::ready(Err(error)).boxed_local());
         }

@@ -71,7 +71,7 @@ impl Namespace {
         loop {
             match attempt(self.stub(target)).await {
                 Err(error) if policy.allows(number, &error) => {
-                    tokio::time::sleep(policy.delay(number, entropy.next_u64())).await;
+                    tokio::time::sleep(policy.delay(number, entropy.number())).await;
                     number += 1;
                 }
                 outcome => return outcome,

@@ -8,7 +8,9 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -36,9 +38,16 @@ pub fn split(mut body: Body, max: usize) -> (Bytes, Option<Body>) {
             let rest = chunk.split_off(max);
             (chunk, Some(Body::prefixed(rest, body, None)))
         }
-        Some(Some(Err(error))) => (Bytes::new(), Some(Body::failed(error))),
+        Some(Some(Err(error))) => (Bytes::new(), Some(failed(error))),
         None => (Bytes::new(), Some(body)),
     }
+}
+
+/// Returns a body that ends with `error`.
+fn failed(error: Error) -> Body {
+    let (writer, body) = Body::pipe(0);
+    writer.fail(error);
+    body
 }
 
 /// Serves `body` as a source. Dropping the client drops the body.
@@ -54,7 +63,7 @@ pub fn pull(source: capnp::Result<body_source::Client>, window: usize, keep: Kee
     let (writer, body) = Body::pipe(window);
     let source = match source {
         Ok(source) => source,
-        Err(error) => return Body::failed(error.into()),
+        Err(error) => return failed(error.into()),
     };
     let sink = Rc::new(Sink { writer: RefCell::new(Some(writer)) });
     tokio::task::spawn_local(async move {
@@ -66,12 +75,14 @@ pub fn pull(source: capnp::Result<body_source::Client>, window: usize, keep: Kee
 
 /// Asks `source` to fill `sink`, until it has, fails, or nobody reads any more.
 async fn pump(source: body_source::Client, sink: Rc<Sink>) {
-    let Some(closed) = sink.writer.borrow().as_ref().map(BodyWriter::closed) else { return };
     let mut request = source.pump_to_request();
     request.get().set_sink(capnp_rpc::new_client_from_rc(sink.clone()));
     let call = request.send();
-    let done = futures::future::select(call.promise, std::pin::pin!(closed)).await;
-    let futures::future::Either::Left((outcome, _)) = done else { return };
+    let closed = poll_fn(|context| sink.poll_closed(context));
+    let outcome = tokio::select! { biased;
+        outcome = call.promise => outcome,
+        () = closed => return,
+    };
     // `take` leaves nothing where `end` came: then the body is whole.
     let Some(writer) = sink.writer.borrow_mut().take() else { return };
     if let Err(error) = outcome {
@@ -112,6 +123,16 @@ impl body_source::Server for Source {
 struct Sink {
     /// Taken while a write waits; gone for good once the body ended.
     writer: RefCell<Option<BodyWriter>>,
+}
+
+impl Sink {
+    /// Ready once nobody reads any more. While a write waits, that write notices instead.
+    fn poll_closed(&self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.writer.borrow_mut() {
+            Some(writer) => writer.poll_closed(context),
+            None => Poll::Pending,
+        }
+    }
 }
 
 impl byte_stream::Server for Sink {

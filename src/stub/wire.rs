@@ -15,21 +15,16 @@ use crate::message::{Request, Response};
 use crate::stubborn_capnp::{body, error, header, outcome, request, response};
 
 /// Writes a request. What does not fit inline of its body is left to a `BodySource` that this vat serves.
-pub fn write_request(
-    mut to: request::Builder<'_>,
-    request: Request,
-    limits: &Limits,
-) -> Result<()> {
+pub fn write_request(mut to: request::Builder<'_>, request: Request, limits: &Limits) {
     let (head, body) = request.into_parts();
     if head.method != http::Method::GET {
         to.set_method(head.method.as_str());
     }
     to.set_url(head.uri.to_string().as_str());
     write_headers(&head.headers, |count| to.reborrow().init_headers(count));
-    if !body.is_empty() {
+    if body.known().is_none_or(|known| !known.is_empty()) {
         write_body(to.init_body(), body, limits);
     }
-    Ok(())
 }
 
 /// Reads a request.
@@ -42,7 +37,7 @@ pub fn read_request(from: request::Reader<'_>, limits: &Limits, keep: Keep) -> R
         let shown = String::from_utf8_lossy(method);
         Error::invalid_request(format!("`{shown}` is not a request method"))
     })?;
-    let uri = crate::message::parse_url(from.get_url()?.to_str()?, limits)?;
+    let uri = read_url(from.get_url()?.as_bytes(), limits)?;
     let headers = read_headers(from.get_headers()?, limits)?;
     let body = if from.has_body() { read_body(from.get_body()?, limits, keep)? } else { Body::empty() };
     let mut request = Request::new(body);
@@ -75,7 +70,7 @@ fn write_response(mut to: response::Builder<'_>, response: Response, limits: &Li
     let (head, body) = response.into_parts();
     to.set_status(head.status.as_u16());
     write_headers(&head.headers, |count| to.reborrow().init_headers(count));
-    if !body.is_empty() {
+    if body.known().is_none_or(|known| !known.is_empty()) {
         write_body(to.init_body(), body, limits);
     }
 }
@@ -88,6 +83,16 @@ fn read_response(from: response::Reader<'_>, limits: &Limits, keep: Keep) -> Res
         .map_err(|_| Error::failed(format!("{status} is not a response status")))?;
     *response.headers_mut() = read_headers(from.get_headers()?, limits)?;
     Ok(response)
+}
+
+fn read_url(text: &[u8], limits: &Limits) -> Result<http::Uri> {
+    if text.len() > limits.url_bytes_max {
+        let (bytes, max) = (text.len(), limits.url_bytes_max);
+        return Err(Error::invalid_request(format!("a url of {bytes} bytes, of at most {max}")));
+    }
+    let text = std::str::from_utf8(text)
+        .map_err(|_| Error::invalid_request("the url is not UTF-8"))?;
+    crate::message::parse_url(text)
 }
 
 fn write_headers<'a>(

@@ -83,12 +83,17 @@ impl Traffic {
         }
     }
 
+    /// Returns for how long nothing was received.
+    pub fn silence(&self) -> std::time::Duration {
+        self.last_received.get().elapsed()
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.failure.get().is_some()
     }
 
     /// Keeps `error` as the reason of death if it is the first one, and returns that one.
-    pub(super) fn fail(&self, error: Error) -> Error {
+    pub fn fail(&self, error: Error) -> Error {
         let first = self.failure.get_or_init(|| plain(error)).clone();
         self.died.notify_waiters();
         first
