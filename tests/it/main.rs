@@ -1,0 +1,6 @@
+//! The promises of the system, a module each.
+
+// So that lints know all of this for tests, helpers included.
+#![cfg(test)]
+
+mod contract;
