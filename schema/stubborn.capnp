@@ -17,14 +17,16 @@ interface Server {
   # What a connection begins with.
 
   namespace @0 (name :Text) -> (namespace :Namespace);
-  # The namespace called `name`. Where there is none, every call on the result (and on the stubs it
-  # makes) fails with kind `noSuchNamespace`, which names those that exist.
+  # The namespace called `name`. Where there is none, calls on the stubs it makes fail with kind
+  # `noSuchNamespace`, and its own other methods with an exception of that text: it names those that
+  # exist.
 
   listNamespaces @1 () -> (namespaces :List(NamespaceInfo));
   # All namespaces, ordered by name.
 
-  about @2 () -> (name :Text, version :Text, contract :UInt32);
-  # The program that answers, its version, and the revision of this contract (1).
+  about @2 () -> (name :Text, version :Text, contract :UInt32, run :Text);
+  # The program that answers, its version, the revision of this contract (1), and what tells this run of
+  # the server from any other.
 }
 
 struct NamespaceInfo {

@@ -21,9 +21,19 @@ pub mod object;
 pub mod runtime;
 #[cfg(feature = "server")]
 pub mod rpc;
+#[cfg(feature = "server")]
+mod server;
 
 #[doc(hidden)]
 pub use contract::{REVISION, byte_stream_capnp, demo_capnp, stubborn_capnp};
+pub use body::{Body, BodyWriter};
 pub use error::{Error, Kind, Result};
 pub use id::ObjectId;
 pub use limits::Limits;
+pub use message::{IntoRequest, Request, Response, response as respond};
+pub use stub::{Address, Client, Namespace, Retry, Stub, Target};
+
+#[cfg(feature = "server")]
+pub use object::{Class, DurableObject, Env, RequestExt, Signal, State};
+#[cfg(feature = "server")]
+pub use server::{Server, ServerBuilder, stop_requested};

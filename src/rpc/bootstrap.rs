@@ -58,6 +58,7 @@ impl server::Server for Bootstrap {
         about.set_name(env!("CARGO_PKG_NAME"));
         about.set_version(env!("CARGO_PKG_VERSION"));
         about.set_contract(REVISION);
+        about.set_run(self.shard.run_id().as_str());
         Ok(())
     }
 }

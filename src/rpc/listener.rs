@@ -20,7 +20,7 @@ use crate::vat::{Account, socket};
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, Remove),
+    Unix { socket: UnixListener, _file: Remove },
 }
 
 /// Removes the file of a Unix socket when dropped.
@@ -62,7 +62,7 @@ impl Bound {
             Address::Unix(path) => {
                 remove_stale(path).await.map_err(failed)?;
                 let socket = UnixListener::bind(path).map_err(failed)?;
-                let socket = Socket::Unix(socket, Remove(path.clone()));
+                let socket = Socket::Unix { socket, _file: Remove(path.clone()) };
                 Ok(Self { socket, address: address.clone() })
             }
         }
@@ -122,7 +122,7 @@ impl Listener {
         loop {
             let accepted = match &self.bound.socket {
                 Socket::Tcp(socket) => socket.accept().await.map(|(stream, _)| self.tcp(stream)),
-                Socket::Unix(socket, _) => {
+                Socket::Unix { socket, .. } => {
                     socket.accept().await.map(|(stream, _)| self.unix(stream))
                 }
             };

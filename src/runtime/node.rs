@@ -36,7 +36,9 @@ impl Node {
     ) -> Result<Self> {
         let placement = Placement::new(shards);
         let inboxes = (0..placement.shards()).map(|_| Inbox::new(INBOX_PARCELS_MAX)).collect();
-        let common = Arc::new(Common { namespaces, limits, placement, inboxes, doors });
+        let run_id = uuid::Uuid::new_v4().to_string();
+        let common = Common { namespaces, limits, placement, inboxes, doors, run_id };
+        let common = Arc::new(common);
         let mut node = Self { common, threads: Vec::new() };
         for index in 0..placement.shards() {
             let thread = start_thread(index, node.common.clone())?;

@@ -66,6 +66,8 @@ pub struct Common {
     pub inboxes: Vec<Inbox<Parcel>>,
     /// What surrounds objects.
     pub doors: Box<dyn Doors>,
+    /// Tells this run of the node from any other.
+    pub run_id: String,
 }
 
 /// One thread and its objects.
@@ -168,6 +170,11 @@ impl Shard {
     /// Returns the namespaces.
     pub fn namespaces(&self) -> &Namespaces {
         &self.common.namespaces
+    }
+
+    /// Returns what tells this run of the node from any other.
+    pub fn run_id(&self) -> &String {
+        &self.common.run_id
     }
 
     /// Returns the source of randomness.

@@ -71,7 +71,9 @@ fn yesterdays_messages_are_read_and_written_alike() {
             sample,
             "{name}: yesterday's bytes are misread"
         );
-        assert_eq!(bytes, yesterday, "{name}: other bytes are written; {UPDATE}");
+        if !OUTGROWN.contains(&name.as_str()) {
+            assert_eq!(bytes, yesterday, "{name}: other bytes are written");
+        }
     }
 }
 
@@ -393,6 +395,9 @@ fn schema() -> PathBuf {
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
+
+/// Golden messages of a type that has grown since: still read, but written longer today.
+const OUTGROWN: &[&str] = &[];
 
 const REGENERATE: &str = "regenerate schema/compiled.bin, as CONTRIBUTING.md says";
 const UPDATE: &str = "for a new message run the test once with UPDATE_GOLDEN=1";

@@ -1,0 +1,172 @@
+//! A server: namespaces, the node that runs their objects, and the doors to it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::object::{Class, DurableObject};
+use crate::rpc::{Bound, Listener, RpcDoors};
+use crate::runtime::{NamespaceConfig, Namespaces, Node};
+use crate::stub::Address;
+use crate::vat::Account;
+
+/// Says what a server is to host, and how.
+///
+/// ```no_run
+/// # use stubborn::{DurableObject, Env, Request, Response, Result, Server, State, respond};
+/// # struct Hello;
+/// # impl DurableObject for Hello {
+/// #     async fn new(_: State, _: Env) -> Result<Self> { Ok(Self) }
+/// # }
+/// # async fn example() -> Result<()> {
+/// Server::builder().namespace::<Hello>("HELLO").listen("127.0.0.1:7400")?.run().await
+/// # }
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "a builder starts nothing until `run` or `start`"]
+pub struct ServerBuilder {
+    namespaces: Vec<NamespaceConfig>,
+    addresses: Vec<Address>,
+    threads: Option<NonZeroUsize>,
+    limits: Limits,
+}
+
+impl ServerBuilder {
+    /// Adds a namespace whose objects are `T`s. Its ids are derived from its name.
+    pub fn namespace<T: DurableObject>(self, name: &str) -> Self {
+        self.class(name, Class::new::<T>(), name)
+    }
+
+    /// Adds a namespace of a class. Its ids are derived from `unique_key`: who knows it can make ids.
+    pub fn class(mut self, name: &str, class: Class, unique_key: &str) -> Self {
+        self.namespaces.push(NamespaceConfig::new(name, class, unique_key));
+        self
+    }
+
+    /// Adds an address to listen on: `HOST:PORT` (port 0 takes a free one) or `unix:PATH`.
+    ///
+    /// # Errors
+    /// *invalid request* for what is not an address.
+    pub fn listen(mut self, address: &str) -> Result<Self> {
+        self.addresses.push(address.parse()?);
+        Ok(self)
+    }
+
+    /// Sets the number of threads that run objects. The default is one for each core.
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Sets the bounds.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Starts the server. It serves from now on, until it is stopped or dropped.
+    ///
+    /// # Errors
+    /// *failed* where an address can't be listened on; *invalid request* for namespaces of one name.
+    ///
+    /// # Cancel safety
+    /// Dropping the future starts nothing.
+    pub async fn start(self) -> Result<Server> {
+        let namespaces = Namespaces::new(self.namespaces)?;
+        let mut bound = Vec::new();
+        for address in &self.addresses {
+            bound.push(Bound::bind(address).await?);
+        }
+        let threads = self.threads.or_else(|| std::thread::available_parallelism().ok());
+        let threads = threads.map_or(1, NonZeroUsize::get);
+        let node = Node::start(namespaces, self.limits.clone(), threads, Box::new(RpcDoors))?;
+        let node = Arc::new(node);
+        let account = Arc::new(Account::new(self.limits.server_queued_bytes_max));
+        let open = Arc::new(AtomicUsize::new(0));
+        let addresses = bound.iter().map(|bound| bound.address().clone()).collect();
+        let listeners = bound
+            .into_iter()
+            .map(|bound| {
+                let (node, account, open) = (node.clone(), account.clone(), open.clone());
+                let listener = Listener::new(bound, node, self.limits.clone(), account, open);
+                AbortOnDropHandle::new(tokio::spawn(listener.run()))
+            })
+            .collect();
+        Ok(Server { node, addresses, listeners })
+    }
+
+    /// Runs the server until the process is asked to stop (SIGTERM, or ctrl-c), then stops it in order.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the server at once.
+    pub async fn run(self) -> Result<()> {
+        let server = self.start().await?;
+        stop_requested().await?;
+        server.stop().await;
+        Ok(())
+    }
+}
+
+/// A server that runs. Dropping it stops it at once: calls under way fail as *disconnected*.
+#[must_use = "dropping a server stops it"]
+pub struct Server {
+    node: Arc<Node>,
+    addresses: Vec<Address>,
+    listeners: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Server {
+    /// Begins to say what a server is to host.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// Returns where it listens, with the ports it got, in the order in which they were asked for.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Returns how many threads run objects.
+    pub fn threads(&self) -> usize {
+        self.node.shards()
+    }
+
+    /// Stops in order: accepts nothing more, waits for the calls under way (up to the drain timeout), ends
+    /// every object, then closes the connections.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops at once.
+    pub async fn stop(mut self) {
+        self.listeners.clear();
+        self.node.drain().await;
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { addresses, .. } = self;
+        f.debug_struct("Server").field("addresses", addresses).finish_non_exhaustive()
+    }
+}
+
+/// Waits until the process is asked to stop: by SIGTERM, or by ctrl-c.
+///
+/// # Errors
+/// *failed* where the signals can't be watched.
+pub async fn stop_requested() -> Result<(), Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
