@@ -31,7 +31,7 @@ pub use error::{Error, Kind, Result};
 pub use id::ObjectId;
 pub use limits::Limits;
 pub use message::{IntoRequest, Request, Response, response as respond};
-pub use stub::{Address, Client, Namespace, Retry, Stub, Target};
+pub use stub::{Address, Client, Namespace, Retry, Stub, Target, capability};
 
 #[cfg(feature = "server")]
 pub use object::{Class, DurableObject, Env, RequestExt, Signal, State};

@@ -9,7 +9,7 @@ use capnp::private::capability::{ClientHook, ParamsHook, ResultsHook};
 use capnp::{Error as Exception, MessageSize};
 
 use super::connection::Ticket;
-use super::hook::new_call;
+use crate::stub::new_call;
 use crate::stubborn_capnp::stub;
 
 /// Hands every call to `onward` inside `call`, in order. To its users it is settled, whatever `onward` is:

@@ -7,7 +7,6 @@ use capnp::capability::{FromClientHook, Promise, Request};
 use capnp::private::capability::{ClientHook, ParamsHook, ResultsHook};
 use capnp::traits::HasTypeId;
 use capnp::{Error as Exception, MessageSize};
-use futures::FutureExt;
 use futures::channel::oneshot;
 
 use super::connection::Ticket;
@@ -16,7 +15,7 @@ use crate::id::ObjectId;
 use crate::limits::Limits;
 use crate::object::TypedCall;
 use crate::runtime::{Event, Lane, RemoteLane};
-use crate::stub::wire;
+use crate::stub::{new_call, wire};
 use crate::stubborn_capnp::{outcome, stub};
 
 /// The way from a stub to its object. It is chosen when the stub is made and never changes, so that the
@@ -189,20 +188,4 @@ impl ClientHook for StubHook {
     fn when_resolved(&self) -> Promise<(), Exception> {
         Promise::ok(())
     }
-}
-
-/// Makes a request for a hook of ours, as its users on the same thread need one.
-///
-/// The library's own local request fits, and is to be had through a promise client that has resolved.
-pub fn new_call(
-    hook: Box<dyn ClientHook>,
-    interface: u64,
-    method: u16,
-    size_hint: Option<MessageSize>,
-) -> Request<any_pointer::Owned, any_pointer::Owned> {
-    let resolved = std::future::ready(Ok(capnp::capability::Client::new(hook)));
-    let client: capnp::capability::Client = capnp_rpc::new_future_client(resolved);
-    let drive = client.as_client_hook().when_more_resolved();
-    drive.and_then(FutureExt::now_or_never);
-    client.hook.new_call(interface, method, size_hint)
 }

@@ -5,6 +5,7 @@
 mod address;
 mod client;
 mod namespace;
+mod ordered;
 mod reference;
 mod retry;
 pub mod transfer;
@@ -13,5 +14,8 @@ pub mod wire;
 pub use address::Address;
 pub use client::{Client, Link};
 pub use namespace::{Namespace, NamespaceInfo, ObjectInfo, Page, Target};
+#[cfg(feature = "server")]
+pub(crate) use ordered::new_call;
+pub use ordered::capability;
 pub use reference::{Fetch, Stub};
 pub use retry::Retry;

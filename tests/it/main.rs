@@ -3,4 +3,9 @@
 // So that lints know all of this for tests, helpers included.
 #![cfg(test)]
 
+mod breakage;
 mod contract;
+mod fetch;
+mod latency;
+mod order;
+mod support;

@@ -1,0 +1,187 @@
+//! A capability of one's own that keeps E-order.
+//!
+//! capnp-rpc's own local clients begin a call when its promise is first polled, so calls that are awaited
+//! in another order, or cancelled, overtake each other. This one puts a call in line when it is made.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker, ready};
+
+use capnp::any_pointer;
+use capnp::capability::{FromClientHook, FromServer, Params, Promise, Request, Results, Server};
+use capnp::private::capability::{ClientHook, ParamsHook, ResultsHook};
+use capnp::{Error as Exception, MessageSize};
+use futures::channel::oneshot;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+
+/// Makes a capability of `server` that others may call: pass it in a typed call, to be called back.
+///
+/// Calls on it enter `server` in the order in which they were made. It must be used inside a
+/// [`tokio::runtime::LocalRuntime`] or a [`tokio::task::LocalSet`]; `server` is dropped when nobody holds the
+/// capability any more.
+pub fn capability<C, S>(server: S) -> C
+where
+    C: FromServer<S> + FromClientHook,
+    S: 'static,
+{
+    let dispatch = C::from_server(Rc::new(server));
+    let line = Rc::new(Line::default());
+    let queue = Rc::downgrade(&line);
+    let enter = move |call: Call| {
+        let Call { interface, method, params, results, done } = call;
+        let (params, results) = (Params::new(params), Results::new(results));
+        let entered = dispatch.clone().dispatch_call(interface, method, params, results);
+        (entered.promise, entered.is_streaming, done)
+    };
+    tokio::task::spawn_local(serve(queue, enter));
+    C::new(Box::new(Ordered(line)))
+}
+
+/// The calls in line for one server.
+#[derive(Default)]
+struct Line {
+    calls: RefCell<VecDeque<Call>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Line {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Wakes the task when the last capability goes, so that it can end.
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+struct Call {
+    interface: u64,
+    method: u16,
+    params: Box<dyn ParamsHook>,
+    results: Box<dyn ResultsHook>,
+    done: oneshot::Sender<Result<(), Exception>>,
+}
+
+struct Ordered(Rc<Line>);
+
+type Entered = (Promise<(), Exception>, bool, oneshot::Sender<Result<(), Exception>>);
+
+/// What has entered the server and is not finished.
+#[derive(Default)]
+struct Inside {
+    running: FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    /// A streaming call, which holds back those behind it.
+    streaming: Option<LocalBoxFuture<'static, ()>>,
+}
+
+/// Enters calls in line, each polled once before the next.
+async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered) {
+    let mut inside = Inside::default();
+    while let Some(call) = poll_fn(|context| inside.poll_next(&line, context)).await {
+        if call.done.is_canceled() {
+            continue;
+        }
+        let (promise, streaming, done) = enter(call);
+        let mut finished = promise.map(|outcome| drop(done.send(outcome))).boxed_local();
+        if (&mut finished).now_or_never().is_some() {
+            continue;
+        }
+        match streaming {
+            true => inside.streaming = Some(finished),
+            false => inside.running.push(finished),
+        }
+    }
+    inside.running.collect::<()>().await;
+}
+
+impl Inside {
+    /// Returns the next call that may enter, running what is inside; none when nobody can call any more.
+    fn poll_next(&mut self, line: &Weak<Line>, context: &mut Context<'_>) -> Poll<Option<Call>> {
+        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(context) {}
+        if let Some(streaming) = &mut self.streaming {
+            ready!(streaming.poll_unpin(context));
+            self.streaming = None;
+        }
+        let Some(line) = line.upgrade() else { return Poll::Ready(None) };
+        if let Some(call) = line.calls.borrow_mut().pop_front() {
+            return Poll::Ready(Some(call));
+        }
+        *line.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl ClientHook for Ordered {
+    fn add_ref(&self) -> Box<dyn ClientHook> {
+        Box::new(Self(self.0.clone()))
+    }
+
+    fn new_call(
+        &self,
+        interface: u64,
+        method: u16,
+        size_hint: Option<MessageSize>,
+    ) -> Request<any_pointer::Owned, any_pointer::Owned> {
+        new_call(self.add_ref(), interface, method, size_hint)
+    }
+
+    fn call(
+        &self,
+        interface: u64,
+        method: u16,
+        params: Box<dyn ParamsHook>,
+        results: Box<dyn ResultsHook>,
+    ) -> Promise<(), Exception> {
+        let (done, outcome) = oneshot::channel();
+        self.0.calls.borrow_mut().push_back(Call { interface, method, params, results, done });
+        self.0.wake();
+        Promise::from_future(async move {
+            outcome.await.unwrap_or_else(|_| Err(Exception::failed("the call was dropped".into())))
+        })
+    }
+
+    fn get_brand(&self) -> usize {
+        0
+    }
+
+    fn get_ptr(&self) -> usize {
+        Rc::as_ptr(&self.0) as usize
+    }
+
+    fn get_resolved(&self) -> Option<Box<dyn ClientHook>> {
+        None
+    }
+
+    fn when_more_resolved(&self) -> Option<Promise<Box<dyn ClientHook>, Exception>> {
+        None
+    }
+
+    fn when_resolved(&self) -> Promise<(), Exception> {
+        Promise::ok(())
+    }
+}
+
+/// Makes a request for a hook of ours, as its users in the same vat need one.
+///
+/// The library's own local request fits, and is to be had through a promise client that has resolved.
+pub(crate) fn new_call(
+    hook: Box<dyn ClientHook>,
+    interface: u64,
+    method: u16,
+    size_hint: Option<MessageSize>,
+) -> Request<any_pointer::Owned, any_pointer::Owned> {
+    let resolved = std::future::ready(Ok(capnp::capability::Client::new(hook)));
+    let client: capnp::capability::Client = capnp_rpc::new_future_client(resolved);
+    let drive = client.as_client_hook().when_more_resolved();
+    drive.and_then(FutureExt::now_or_never);
+    client.hook.new_call(interface, method, size_hint)
+}
