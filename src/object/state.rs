@@ -18,7 +18,7 @@ pub struct Identity {
     pub id: ObjectId,
     /// Its name, once it was reached by one (of at most 1,024 bytes).
     pub name: Option<Rc<str>>,
-    /// How many instances of this object this process has made, this one included.
+    /// Tells this instance from others: a later instance of the object has a higher number.
     pub activation: u64,
 }
 
@@ -70,7 +70,8 @@ impl State {
         self.control.identity().namespace
     }
 
-    /// Returns how many instances of this object this process has made, this one included.
+    /// Returns what tells this instance from others in this process: a later instance of the object has a
+    /// higher number.
     pub fn activation(&self) -> u64 {
         self.control.identity().activation
     }

@@ -270,7 +270,7 @@ impl Activation {
 
 /// Begins a construction: a critical section with a bound.
 fn construct(container: &Rc<Container>, shard: &Rc<Shard>) -> Stage {
-    container.begin_activation();
+    container.begin_activation(shard.new_activation_number());
     let namespace = shard.namespaces().at(container.key().namespace);
     let timeout = shard.limits().critical_section_timeout;
     let control = Inside {

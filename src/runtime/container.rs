@@ -42,7 +42,8 @@ pub struct Container {
     gate: RefCell<Rc<Cell<u32>>>,
     /// The activation's, while there is one.
     waker: RefCell<Option<Waker>>,
-    activations: Cell<u64>,
+    /// The number of the present or last activation.
+    activation: Cell<u64>,
     phase: Cell<Phase>,
     stop_wanted: Cell<bool>,
     last_active: Cell<Instant>,
@@ -79,7 +80,7 @@ impl Container {
             tasks: RefCell::default(),
             gate: RefCell::default(),
             waker: RefCell::default(),
-            activations: Cell::new(0),
+            activation: Cell::new(0),
             phase: Cell::new(Phase::Absent),
             stop_wanted: Cell::new(false),
             last_active: Cell::new(Instant::now()),
@@ -257,8 +258,8 @@ impl Container {
     }
 
     /// Begins another activation, with an open gate.
-    pub fn begin_activation(&self) {
-        self.activations.set(self.activations.get() + 1);
+    pub fn begin_activation(&self, number: u64) {
+        self.activation.set(number);
         *self.gate.borrow_mut() = Rc::default();
     }
 
@@ -287,7 +288,7 @@ impl Inside {
     /// Returns the container, while this activation is the present one.
     fn current(&self) -> Option<Rc<Container>> {
         let container = self.container.upgrade()?;
-        (container.activations.get() == self.identity.activation).then_some(container)
+        (container.activation.get() == self.identity.activation).then_some(container)
     }
 }
 
@@ -329,7 +330,7 @@ impl Container {
             namespace: namespace.into(),
             id: self.key.id,
             name: self.name(),
-            activation: self.activations.get(),
+            activation: self.activation.get(),
         }
     }
 }

@@ -78,6 +78,7 @@ pub struct Shard {
     registry: Registry,
     lanes: RefCell<HashMap<LaneKey, Rc<Lane>>>,
     lane_count: Cell<u64>,
+    activation_count: Cell<u64>,
     wheel: RefCell<Wheel<Weak<Container>>>,
     directory: OnceCell<Rc<dyn Directory>>,
     entropy: Entropy,
@@ -96,6 +97,7 @@ impl Shard {
             registry: Registry::default(),
             lanes: RefCell::default(),
             lane_count: Cell::new(0),
+            activation_count: Cell::new(0),
             wheel: RefCell::default(),
             directory: OnceCell::new(),
             entropy: Entropy::system(),
@@ -199,6 +201,12 @@ impl Shard {
     pub(super) fn new_lane_key(&self) -> LaneKey {
         self.lane_count.set(self.lane_count.get() + 1);
         LaneKey { from: self.index, number: self.lane_count.get() }
+    }
+
+    /// Numbers the activations of this thread, from 1.
+    pub(super) fn new_activation_number(&self) -> u64 {
+        self.activation_count.set(self.activation_count.get() + 1);
+        self.activation_count.get()
     }
 
     pub(super) fn directory(&self) -> Rc<dyn Directory> {
