@@ -39,7 +39,10 @@ fn a_segment_table_that_claims_too_much_ends_the_connection() {
         assert_eq!(error.kind, ErrorKind::Failed);
         assert!(error.extra.contains("segments exceeds the limit of 512"), "{error}");
         let error = reason_after(&[0, 0, 0, 0, 1, 0, 8, 0]).await;
-        assert!(error.extra.contains("a message of 4194312 bytes exceeds the limit of 4194304 bytes"), "{error}");
+        assert!(
+            error.extra.contains("a message of 4194312 bytes exceeds the limit of 4194304 bytes"),
+            "{error}"
+        );
         let error = reason_after(&[0; 8]).await;
         assert!(error.extra.contains("0 bytes"), "{error}");
     });
