@@ -3,7 +3,8 @@
 //! A call that is too much is answered here, and with it every call that was pipelined on its answer:
 //! capnp-rpc never hears of either.
 //!
-//! **Invariant:** what was reserved for a call is released when its return is sent, or with the gate.
+//! **Invariant:** what was reserved for a call is released when its return is sent, when the peer
+//! cancels it, or with the connection.
 //! **Invariant:** the question ids remembered are bounded by `connection_calls_max`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,8 @@ use super::account::Account;
 use super::traffic::Traffic;
 use crate::limits::Limits;
 
-/// For each call that may be in flight, how many refused ones are remembered.
-const REFUSED_PER_CALL: usize = 8;
+/// For each call that may be in flight, how many refused or cancelled ones are remembered.
+const REMEMBERED_PER_CALL: usize = 8;
 
 /// The calls of one peer.
 pub(super) struct Gate {
@@ -29,6 +30,11 @@ pub(super) struct Gate {
     calls: BTreeMap<u32, usize>,
     /// The question ids answered here and not known to be forgotten by the peer.
     refused: BTreeSet<u32>,
+    /// The question ids that the peer cancelled. capnp-rpc drops the handler of a cancelled call but
+    /// never sends its return, and so keeps the id, as the peer must.
+    cancelled: BTreeSet<u32>,
+    /// The ids of our own calls that wait for their return.
+    questions: BTreeSet<u32>,
 }
 
 /// What to do with a message.
@@ -59,7 +65,15 @@ impl Gate {
         traffic: Rc<Traffic>,
         account: Option<Arc<Account>>,
     ) -> Self {
-        Self { limits, traffic, account, calls: BTreeMap::new(), refused: BTreeSet::new() }
+        Self {
+            limits,
+            traffic,
+            account,
+            calls: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
+            questions: BTreeSet::new(),
+        }
     }
 
     /// Decides about a message of `bytes`. What can't be understood passes: capnp-rpc answers it.
@@ -75,20 +89,32 @@ impl Gate {
                 self.refused.remove(&bootstrap?.get_question_id());
                 Ok(Verdict::Pass)
             }
-            message::Finish(finish) => {
-                let is_refused = self.refused.remove(&finish?.get_question_id());
-                Ok(if is_refused { Verdict::Swallow } else { Verdict::Pass })
-            }
+            message::Finish(finish) => self.judge_finish(finish?.get_question_id()),
             message::Return(answer) => self.judge_return(answer?),
             _ => Ok(Verdict::Pass),
         }
     }
 
-    /// Counts off a call whose return is being sent.
-    pub(super) fn note_answered(&mut self, question_id: u32) {
-        if let Some(bytes) = self.calls.remove(&question_id) {
-            self.release(bytes);
+    /// Takes note of a message to the peer.
+    pub(super) fn note_sent(&mut self, message: message::Reader<'_>) {
+        match message.which() {
+            Ok(message::Return(Ok(answer))) => {
+                let question_id = answer.get_answer_id();
+                self.count_off(question_id);
+                self.cancelled.remove(&question_id);
+            }
+            Ok(message::Call(Ok(call))) => {
+                self.questions.insert(call.get_question_id());
+            }
+            Ok(message::Bootstrap(Ok(bootstrap))) => {
+                self.questions.insert(bootstrap.get_question_id());
+            }
+            Ok(message::Finish(Ok(finish))) => {
+                self.questions.remove(&finish.get_question_id());
+            }
+            _ => return,
         }
+        self.traffic.own_calls.set(self.questions.len());
     }
 
     /// Counts off everything: the connection is over.
@@ -96,6 +122,7 @@ impl Gate {
         let bytes = self.traffic.queued_bytes.get();
         self.calls.clear();
         self.refused.clear();
+        self.cancelled.clear();
         self.release(bytes);
     }
 
@@ -111,7 +138,7 @@ impl Gate {
             self.traffic.queued_bytes.set(self.traffic.queued_bytes.get() + bytes);
             return Ok(Verdict::Pass);
         };
-        let refused_max = self.limits.connection_calls_max.saturating_mul(REFUSED_PER_CALL);
+        let refused_max = self.remembered_max();
         if self.refused.len() >= refused_max {
             return Err(Error::failed(format!(
                 "more than {refused_max} refused calls were not finished: {}",
@@ -120,6 +147,22 @@ impl Gate {
         }
         self.refused.insert(question_id);
         Ok(Verdict::Refuse(Refusal { question_id, error, releases: brought(call.get_params()?)? }))
+    }
+
+    fn judge_finish(&mut self, question_id: u32) -> Result<Verdict, Error> {
+        if self.refused.remove(&question_id) {
+            return Ok(Verdict::Swallow);
+        }
+        if self.count_off(question_id) {
+            let cancelled_max = self.remembered_max();
+            if self.cancelled.len() >= cancelled_max {
+                return Err(Error::disconnected(format!(
+                    "more than {cancelled_max} calls were cancelled on this connection"
+                )));
+            }
+            self.cancelled.insert(question_id);
+        }
+        Ok(Verdict::Pass)
     }
 
     /// Returns why a call can't be let in. Where it returns none, the account has reserved its bytes.
@@ -161,7 +204,8 @@ impl Gate {
     }
 
     fn judge_return(&mut self, answer: return_::Reader<'_>) -> Result<Verdict, Error> {
-        self.traffic.own_calls.set(self.traffic.own_calls.get().saturating_sub(1));
+        self.questions.remove(&answer.get_answer_id());
+        self.traffic.own_calls.set(self.questions.len());
         match answer.which() {
             Ok(return_::TakeFromOtherQuestion(other)) if self.refused.contains(&other) => {
                 let error = Error::unimplemented("results can only be sent to the caller".into());
@@ -169,6 +213,19 @@ impl Gate {
             }
             _ => Ok(Verdict::Pass),
         }
+    }
+
+    /// Counts off a call, and returns whether it was counted.
+    fn count_off(&mut self, question_id: u32) -> bool {
+        let bytes = self.calls.remove(&question_id);
+        if let Some(bytes) = bytes {
+            self.release(bytes);
+        }
+        bytes.is_some()
+    }
+
+    fn remembered_max(&self) -> usize {
+        self.limits.connection_calls_max.saturating_mul(REMEMBERED_PER_CALL)
     }
 
     fn release(&self, bytes: usize) {

@@ -24,7 +24,7 @@ const BULK_BYTES_MAX: usize = 64 << 10;
 /// The largest body that waits for its end among other messages.
 const SMALL_BODY_BYTES_MAX: usize = 4 << 10;
 /// The most that is allocated for a body because the one before had it.
-const EXPECTED_BYTES_MAX: usize = 256 << 10;
+const EXPECTED_BYTES_MAX: usize = 2 << 20;
 
 /// The bytes from the peer.
 pub(super) struct Input<R> {
@@ -169,4 +169,61 @@ fn poll_read<R: AsyncRead + Unpin>(
 ) -> Poll<io::Result<usize>> {
     let mut room = buffer.limit(bytes_max);
     pin!(reader.read_buf(&mut room)).poll(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Reads what there is of `bytes`, and returns the messages and what is allocated after.
+    async fn take(bytes: &[u8], bytes_max: usize) -> (Vec<Stored>, usize) {
+        let (mut near, far) = tokio::io::duplex(bytes.len().max(1));
+        near.write_all(bytes).await.unwrap();
+        let mut input = Input::new(far, bytes_max);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut messages = Vec::new();
+        loop {
+            while let Some(message) = input.take_message().unwrap() {
+                messages.push(message);
+            }
+            if input.poll_read(&mut context).is_pending() {
+                return (messages, input.allocated_bytes());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_size_that_is_only_claimed_allocates_nothing() {
+        let words: u32 = (64 << 20) / 8;
+        let mut bytes = [[0; 4], words.to_le_bytes()].concat();
+        let (_, allocated) = take(&bytes, 64 << 20).await;
+        assert!(allocated <= 3 * IDLE_BYTES, "{allocated}");
+        bytes.resize(100_000, 0);
+        let (_, allocated) = take(&bytes, 64 << 20).await;
+        assert!(allocated <= 220_000, "{allocated}");
+    }
+
+    #[tokio::test]
+    async fn many_segments_are_kept_apart_and_idle_input_is_small() {
+        use capnp::message::ReaderSegments;
+        let mut bytes = 511_u32.to_le_bytes().to_vec();
+        (0..512_u32).for_each(|index| bytes.extend((index % 3).to_le_bytes()));
+        bytes.extend([0; 4]);
+        (0..512_usize).for_each(|index| bytes.extend(vec![index as u8; index % 3 * 8]));
+        let (messages, allocated) = take(&bytes.repeat(20), 1 << 20).await;
+        assert_eq!(messages.len(), 20);
+        for message in messages {
+            assert_eq!(message.len(), 512);
+            for index in 0..512_usize {
+                let expected = vec![index as u8; index % 3 * 8];
+                assert_eq!(message.get_segment(index as u32), Some(&expected[..]));
+            }
+            assert_eq!(message.get_segment(512), None);
+        }
+        assert!(allocated <= IDLE_BYTES, "{allocated}");
+    }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use capnp::Error;
-use capnp_rpc::rpc_capnp::message;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -80,15 +79,8 @@ impl Link {
             }
         }
         // Counted after queued, so that a connection in use is quiet at no moment.
-        let root = message.get_root_as_reader::<message::Reader<'_>>();
-        match root.map(|root| root.which()) {
-            Ok(Ok(message::Return(Ok(answer)))) => {
-                self.gate.borrow_mut().note_answered(answer.get_answer_id());
-            }
-            Ok(Ok(message::Call(_) | message::Bootstrap(_))) => {
-                self.traffic.own_calls.set(self.traffic.own_calls.get() + 1);
-            }
-            _ => {}
+        if let Ok(root) = message.get_root_as_reader() {
+            self.gate.borrow_mut().note_sent(root);
         }
     }
 

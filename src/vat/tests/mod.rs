@@ -1,0 +1,9 @@
+//! What a connection guarantees, over pipes in memory and with paused time.
+//!
+//! **Invariant:** no test waits for real time or opens a port.
+
+mod admission;
+mod calls;
+mod deadlines;
+mod hostile;
+mod support;
