@@ -177,7 +177,8 @@ async fn heartbeat(link: std::rc::Weak<Link>, server: server::Client, limits: Rc
             && traffic.silence() >= limits.peer_timeout
         {
             let silence = limits.peer_timeout;
-            traffic.fail(capnp::Error::disconnected(format!("the server was silent for {silence:?}")));
+            let text = format!("the server was silent for {silence:?}");
+            traffic.abort(capnp::Error::disconnected(text));
             return;
         }
     }

@@ -67,6 +67,7 @@ impl Network {
     {
         let link = Rc::new(Link::new(limits, account));
         let traffic = Rc::clone(&link.traffic);
+        traffic.bind(Rc::downgrade(&link));
         tokio::task::spawn_local(writer::run(Rc::clone(&link), writer));
         let input = Input::new(reader, link.limits.message_bytes_max);
         let receiver = Rc::new(Receiver {

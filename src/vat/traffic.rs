@@ -3,10 +3,13 @@
 //! **Invariant:** the first reason of death is the only one that is kept.
 
 use std::cell::{Cell, OnceCell};
+use std::rc::Weak;
 
 use capnp::{Error, ErrorKind};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::link::Link;
 
 /// What one connection is doing.
 pub struct Traffic {
@@ -18,6 +21,7 @@ pub struct Traffic {
     pub(super) greeted: Cell<bool>,
     failure: OnceCell<Error>,
     died: Notify,
+    link: OnceCell<Weak<Link>>,
 }
 
 impl Traffic {
@@ -31,6 +35,7 @@ impl Traffic {
             greeted: Cell::new(false),
             failure: OnceCell::new(),
             died: Notify::new(),
+            link: OnceCell::new(),
         }
     }
 
@@ -88,12 +93,24 @@ impl Traffic {
         self.last_received.get().elapsed()
     }
 
+    /// Ends the connection for `reason`, which counts if it is the first. What waits is lost.
+    pub fn abort(&self, reason: Error) {
+        if let Some(link) = self.link.get().and_then(Weak::upgrade) {
+            link.fail(reason);
+            link.finish();
+        }
+    }
+
+    pub(super) fn bind(&self, link: Weak<Link>) {
+        let _ = self.link.set(link);
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.failure.get().is_some()
     }
 
     /// Keeps `error` as the reason of death if it is the first one, and returns that one.
-    pub fn fail(&self, error: Error) -> Error {
+    pub(super) fn fail(&self, error: Error) -> Error {
         let first = self.failure.get_or_init(|| plain(error)).clone();
         self.died.notify_waiters();
         first
