@@ -180,7 +180,9 @@ impl Activation {
                 match entered {
                     Ok(handler) => {
                         let limits = self.shard.limits().clone();
-                        let running = Running::fetch(handler, reply, signal, method, limits);
+                        let container = self.container.clone();
+                        let running =
+                            Running::fetch(handler, reply, signal, method, limits, container);
                         self.start(running, context);
                     }
                     Err(payload) => {
@@ -204,7 +206,7 @@ impl Activation {
                             lane.begin_hold();
                             lane
                         });
-                        self.start(Running::typed(handler, reply, holds), context);
+                        self.start(Running::typed(handler, reply, holds, self.container.clone()), context);
                     }
                     Err(payload) => {
                         self.panicked(panic_message(&*payload));

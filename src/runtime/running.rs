@@ -1,6 +1,7 @@
 //! One event inside its object: the author's handler, and what follows from it.
 //!
 //! **Invariant:** a panic of the author's code ends here. `remote` is set here and nowhere else.
+//! **Invariant:** what a handler returns after it reset its object is dropped: the reason is the answer.
 
 use std::any::Any;
 use std::future::Future;
@@ -14,6 +15,7 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 
+use super::container::Container;
 use super::event::{Reply, TypedReply};
 use super::lane::Lane;
 use crate::body::Body;
@@ -48,12 +50,14 @@ struct Fetch {
     signal: Signal,
     method: http::Method,
     limits: Rc<Limits>,
+    container: Rc<Container>,
 }
 
 struct Typed {
     handler: LocalBoxFuture<'static, Result<(), capnp::Error>>,
     reply: Option<TypedReply>,
     holds: Option<Rc<Lane>>,
+    container: Rc<Container>,
 }
 
 impl Running {
@@ -63,9 +67,10 @@ impl Running {
         signal: Signal,
         method: http::Method,
         limits: Rc<Limits>,
+        container: Rc<Container>,
     ) -> Self {
         let reply = Some(reply);
-        Self(Step::Fetch(Fetch { handler, reply, signal, method, limits }))
+        Self(Step::Fetch(Fetch { handler, reply, signal, method, limits, container }))
     }
 
     /// `holds` is the stub whose later calls wait for this one.
@@ -73,8 +78,9 @@ impl Running {
         handler: LocalBoxFuture<'static, Result<(), capnp::Error>>,
         reply: TypedReply,
         holds: Option<Rc<Lane>>,
+        container: Rc<Container>,
     ) -> Self {
-        Self(Step::Typed(Typed { handler, reply: Some(reply), holds }))
+        Self(Step::Typed(Typed { handler, reply: Some(reply), holds, container }))
     }
 
     pub fn task(task: LocalBoxFuture<'static, ()>) -> Self {
@@ -133,6 +139,12 @@ impl Fetch {
             watch_caller(&mut self.reply, &self.signal, context);
             return Poll::Pending;
         };
+        if let Some(reason) = self.container.broken() {
+            if let Some(reply) = self.reply.take() {
+                let _ = reply.send(Err(reason));
+            }
+            return Poll::Ready(None);
+        }
         let outcome = outcome
             .map_err(theirs)
             .and_then(|response| {
@@ -159,6 +171,10 @@ impl Fetch {
 impl Typed {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
         let outcome = ready!(self.handler.as_mut().poll(context));
+        let outcome = match self.container.broken() {
+            Some(reason) => Err(reason.into()),
+            None => outcome,
+        };
         if let Some(reply) = self.reply.take() {
             let _ = reply.send(outcome);
         }
