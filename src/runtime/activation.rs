@@ -140,12 +140,14 @@ impl Activation {
         }
         if moved {
             self.container.set_phase(Phase::Busy);
+            // Whoever asked it to leave for being idle was wrong by now; a server that stops asks again.
+            self.container.take_stop();
             return Turn::Again;
         }
         if !self.running.is_empty() || self.container.has_waiting() {
             return Turn::Wait;
         }
-        if self.container.take_stop() {
+        if self.container.take_stop() || self.shard.refusal().is_some() {
             let hook = instance.clone().before_shutdown();
             let patience = self.shard.limits().shutdown_hook_timeout;
             let bounded = async move { tokio::time::timeout(patience, hook).await.unwrap_or(()) };
@@ -273,6 +275,7 @@ impl Activation {
 /// Begins a construction: a critical section with a bound.
 fn construct(container: &Rc<Container>, shard: &Rc<Shard>) -> Stage {
     container.begin_activation(shard.new_activation_number());
+    shard.look_after(container);
     let namespace = shard.namespaces().at(container.key().namespace);
     let timeout = shard.limits().critical_section_timeout;
     let control = Inside {

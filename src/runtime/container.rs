@@ -253,8 +253,9 @@ impl Container {
         self.stop_wanted.take()
     }
 
-    pub fn stop_wanted(&self) -> bool {
-        self.stop_wanted.get()
+    /// Returns the number of the present or last activation.
+    pub fn activation(&self) -> u64 {
+        self.activation.get()
     }
 
     /// Begins another activation, with an open gate.

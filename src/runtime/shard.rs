@@ -54,6 +54,12 @@ pub enum Parcel {
     End,
 }
 
+/// An activation that is looked at now and then.
+struct Seen {
+    container: Weak<Container>,
+    activation: u64,
+}
+
 /// What all shards of a node know.
 pub struct Common {
     /// The namespaces.
@@ -79,7 +85,7 @@ pub struct Shard {
     lanes: RefCell<HashMap<LaneKey, Rc<Lane>>>,
     lane_count: Cell<u64>,
     activation_count: Cell<u64>,
-    wheel: RefCell<Wheel<Weak<Container>>>,
+    wheel: RefCell<Wheel<Seen>>,
     directory: OnceCell<Rc<dyn Directory>>,
     entropy: Entropy,
     /// Objects in memory.
@@ -221,9 +227,13 @@ impl Shard {
     /// Brings the object of `container` into memory.
     pub(super) fn activate(self: &Rc<Self>, container: &Rc<Container>) {
         self.active.set(self.active.get() + 1);
-        let due = Instant::now() + self.patience();
-        self.wheel.borrow_mut().add(due, Rc::downgrade(container));
         tokio::task::spawn_local(Activation::new(container.clone(), self.clone()));
+    }
+
+    /// Looks at a new activation now and then from here on.
+    pub(super) fn look_after(&self, container: &Rc<Container>) {
+        let seen = Seen { container: Rc::downgrade(container), activation: container.activation() };
+        self.wheel.borrow_mut().add(Instant::now() + self.patience(), seen);
     }
 
     pub(super) fn deactivated(&self, container: &Rc<Container>) {
@@ -238,8 +248,9 @@ impl Shard {
     }
 
     /// Looks at one object in memory: old events fail, an idle object is asked to leave.
-    fn look_at(&self, container: &Rc<Container>, now: Instant) {
-        if container.phase() == Phase::Absent {
+    fn look_at(&self, seen: Seen, now: Instant) {
+        let Some(container) = seen.container.upgrade() else { return };
+        if container.phase() == Phase::Absent || container.activation() != seen.activation {
             return;
         }
         container.expire(now, self.limits.object_queue_age_max);
@@ -251,7 +262,7 @@ impl Shard {
                 _ => container.stop(),
             }
         }
-        self.wheel.borrow_mut().add(due, Rc::downgrade(container));
+        self.wheel.borrow_mut().add(due, seen);
     }
 
     /// Takes no more events, waits for those under way up to the drain timeout, then ends every object in
@@ -285,8 +296,6 @@ async fn sweep(shard: Weak<Shard>) {
         let Some(shard) = shard.upgrade() else { return };
         let now = Instant::now();
         let due = shard.wheel.borrow_mut().take_due(now);
-        for container in due.iter().filter_map(Weak::upgrade) {
-            shard.look_at(&container, now);
-        }
+        due.into_iter().for_each(|seen| shard.look_at(seen, now));
     }
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use capnp::capability::FromClientHook;
+use capnp::capability::{FromClientHook, Promise};
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared};
 
@@ -15,7 +15,8 @@ use super::client::Link;
 use super::wire;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
-use crate::message::{self, IntoRequest, Response};
+use crate::message::{self, IntoRequest, Request, Response};
+use crate::redirect;
 use crate::stubborn_capnp::{outcome, stub};
 
 /// A reference to one object.
@@ -74,21 +75,44 @@ impl Stub {
     /// Dropping the future takes the call back if it has not reached the object's code, and changes
     /// nothing if it has: the handler runs on.
     pub fn fetch(&self, request: impl IntoRequest) -> Fetch {
-        if let Some(error) = self.broken_reason() {
-            return Fetch(std::future::ready(Err(error.with_delivered(false))).boxed_local());
+        match request.into_request().and_then(|request| self.inner.send(request)) {
+            Ok(answer) => {
+                let inner = self.inner.clone();
+                Fetch(async move { inner.settle(answer.await) }.boxed_local())
+            }
+            Err(error) => Fetch(std::future::ready(Err(error)).boxed_local()),
         }
-        let inner = self.inner.clone();
-        let mut call = inner.client.fetch_request();
-        let written = request.into_request().and_then(|request| {
-            message::validate(&request, &inner.limits)?;
-            wire::write_request(call.get(), request, &inner.limits);
-            Ok(())
-        });
-        if let Err(error) = written {
-            return Fetch(std::future::ready(Err(error)).boxed_local());
-        }
-        let promise = call.send().promise;
-        Fetch(async move { inner.settle(promise.await) }.boxed_local())
+    }
+
+    /// Sends a request as [`fetch`](Self::fetch) does, and does with redirects as `mode` says.
+    ///
+    /// A followed redirect goes to this same object, as a call of its own behind those made meanwhile; at
+    /// most 20 are followed.
+    ///
+    /// # Errors
+    /// As `fetch`; *failed* for one redirect too many, or where a streamed body would have to be sent again.
+    ///
+    /// # Cancel safety
+    /// As `fetch`; the redirects that were not followed yet are not.
+    pub fn fetch_with(&self, request: impl IntoRequest, mode: redirect::Mode) -> Fetch {
+        let request = match request.into_request() {
+            Ok(request) => request,
+            Err(error) => return Fetch(std::future::ready(Err(error)).boxed_local()),
+        };
+        let mut sent = redirect::Sent::of(&request);
+        let first = self.fetch(request);
+        let stub = self.clone();
+        let following = async move {
+            let mut response = first.await?;
+            let mut hops = 0;
+            while let Some(request) = redirect::next(&sent, &response, mode, hops)? {
+                hops += 1;
+                sent = redirect::Sent::of(&request);
+                response = stub.fetch(request).await?;
+            }
+            Ok(response)
+        };
+        Fetch(following.boxed_local())
     }
 
     /// Returns the same reference as a typed interface, which extends the contract's `Stub`.
@@ -121,6 +145,20 @@ impl Stub {
 }
 
 impl Inner {
+    /// Sends a request now; what it returns waits for the answer.
+    fn send(
+        &self,
+        request: Request,
+    ) -> Result<Promise<capnp::capability::Response<outcome::Owned>, capnp::Error>> {
+        if let Some(error) = self.broken_reason() {
+            return Err(error.with_delivered(false));
+        }
+        message::validate(&request, &self.limits)?;
+        let mut call = self.client.fetch_request();
+        wire::write_request(call.get(), request, &self.limits);
+        Ok(call.send().promise)
+    }
+
     fn broken_reason(&self) -> Option<Error> {
         if let Some(error) = &*self.broken.borrow() {
             return Some(error.clone());

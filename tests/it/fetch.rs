@@ -232,3 +232,23 @@ fn listing_pages_through_all_objects_in_order_of_id() {
         assert!(namespace.list(10, Some("zz")).await.is_err());
     });
 }
+
+#[test]
+fn redirects_are_followed_to_the_same_object_where_the_caller_says_so() {
+    run(async {
+        let (_server, client) = server::connected(2).await;
+        let stub = client.namespace(PLAIN).get_by_name("x");
+        let post = |status: u16, n: u32| {
+            let url = format!("http://elsewhere.example/redirect?status={status}&n={n}");
+            http::Request::post(url).body("again").unwrap()
+        };
+        let follow = stubborn::redirect::Mode::Follow;
+        for (status, method) in [(303, "GET"), (302, "GET"), (307, "POST"), (308, "POST")] {
+            let response = stub.fetch_with(post(status, 3), follow).await.unwrap();
+            assert_eq!(response.into_body().text().await.unwrap(), method, "{status}");
+        }
+        assert_eq!(stub.fetch(post(307, 1)).await.unwrap().status(), 307, "by default it is returned");
+        let error = stub.fetch_with(post(307, 21), follow).await.unwrap_err();
+        assert!(error.message.contains("20"), "{error:?}");
+    });
+}

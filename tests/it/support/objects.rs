@@ -103,6 +103,17 @@ impl Core {
                 Ok(respond::text("never seen"))
             }
             "/critical" => self.critical(number("ms"), argument("fail").is_some()).await,
+            // Redirects to itself `n` times, then answers with its method.
+            "/redirect" => match number("n") {
+                0 => Ok(respond::text(request.method().as_str())),
+                n => {
+                    let status = number("status") as u16;
+                    let mut response = respond::status(status, "elsewhere")?;
+                    let to = format!("/redirect?status={status}&n={}", n - 1);
+                    response.headers_mut().insert("location", to.parse().unwrap());
+                    Ok(response)
+                }
+            },
             "/echo" => Ok(Response::new(std::mem::take(request.body_mut()))),
             "/count" => {
                 let mut body = std::mem::take(request.body_mut());
