@@ -25,6 +25,10 @@ pub mod rpc;
 mod server;
 #[cfg(feature = "server")]
 pub mod demo;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod cli;
 
 pub use body::{Body, BodyWriter};
 #[doc(hidden)]
