@@ -11,6 +11,8 @@ mod query;
 mod reflect;
 mod room;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod typed;
 
 pub use classes::{DEMO, DemoClass, namespaces};
