@@ -23,10 +23,16 @@ pub mod runtime;
 pub mod rpc;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "server")]
+pub mod demo;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod cli;
 
+pub use body::{Body, BodyWriter};
 #[doc(hidden)]
 pub use contract::{REVISION, byte_stream_capnp, demo_capnp, stubborn_capnp};
-pub use body::{Body, BodyWriter};
 pub use error::{Error, Kind, Result};
 pub use id::ObjectId;
 pub use limits::Limits;

@@ -2,14 +2,14 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::object::{Class, DurableObject};
-use crate::rpc::{Bound, Listener, RpcDoors};
+use crate::rpc::{Bound, Connections, Listener, RpcDoors};
 use crate::runtime::{NamespaceConfig, Namespaces, Node};
 use crate::stub::Address;
 use crate::vat::Account;
@@ -86,17 +86,19 @@ impl ServerBuilder {
         let node = Node::start(namespaces, self.limits.clone(), threads, Box::new(RpcDoors))?;
         let node = Arc::new(node);
         let account = Arc::new(Account::new(self.limits.server_queued_bytes_max));
-        let open = Arc::new(AtomicUsize::new(0));
+        let connections = Connections::default();
         let addresses = bound.iter().map(|bound| bound.address().clone()).collect();
         let listeners = bound
             .into_iter()
             .map(|bound| {
-                let (node, account, open) = (node.clone(), account.clone(), open.clone());
-                let listener = Listener::new(bound, node, self.limits.clone(), account, open);
+                let (node, account) = (node.clone(), account.clone());
+                let (limits, connections) = (self.limits.clone(), connections.clone());
+                let listener = Listener::new(bound, node, limits, account, connections);
                 AbortOnDropHandle::new(tokio::spawn(listener.run()))
             })
             .collect();
-        Ok(Server { node, addresses, listeners })
+        let drain_timeout = self.limits.drain_timeout;
+        Ok(Server { node, addresses, listeners, connections, drain_timeout })
     }
 
     /// Runs the server until the process is asked to stop (SIGTERM, or ctrl-c), then stops it in order.
@@ -120,6 +122,8 @@ pub struct Server {
     node: Arc<Node>,
     addresses: Vec<Address>,
     listeners: Vec<AbortOnDropHandle<()>>,
+    connections: Connections,
+    drain_timeout: Duration,
 }
 
 impl Server {
@@ -139,13 +143,15 @@ impl Server {
     }
 
     /// Stops in order: accepts nothing more, waits for the calls under way (up to the drain timeout), ends
-    /// every object, then closes the connections.
+    /// every object, then closes the connections once their answers are written (up to as long again).
     ///
     /// # Cancel safety
     /// Dropping the future stops at once.
     pub async fn stop(mut self) {
         self.listeners.clear();
         self.node.drain().await;
+        // The objects have answered; a peer that does not take its answers goes without.
+        let _ = tokio::time::timeout(self.drain_timeout, self.connections.end()).await;
     }
 }
 

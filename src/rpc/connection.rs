@@ -3,39 +3,56 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use capnp_rpc::RpcSystem;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 use super::bootstrap::Bootstrap;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::runtime::Shard;
 use crate::stubborn_capnp::server;
-use crate::vat::{Account, Network};
+use crate::vat::{Account, Network, Traffic};
 
-/// Serves the contract over a stream until it closes. `ended` is dropped then.
+/// Serves the contract over a stream until it closes, or the server says farewell. `place` is dropped then.
 pub fn serve<R, W>(
     shard: &Rc<Shard>,
     reader: R,
     writer: W,
     account: Arc<Account>,
-    ended: impl Send + 'static,
+    farewell: CancellationToken,
+    place: impl Send + 'static,
 ) where
     R: AsyncRead + Unpin + 'static,
     W: AsyncWrite + Unpin + 'static,
 {
     let limits = shard.limits().clone();
     let stubs = Tickets::new(limits.connection_stubs_max);
-    let system = system(shard, reader, writer, limits, Some(account), Some(stubs));
+    let (system, traffic) = system(shard, reader, writer, limits, Some(account), Some(stubs));
     tokio::task::spawn_local(async move {
-        if let Err(error) = system.await {
-            tracing::debug!(%error, "a connection ended");
+        tokio::select! {
+            outcome = system => if let Err(error) = outcome {
+                tracing::debug!(%error, "a connection ended");
+            },
+            () = answered(&farewell, &traffic) => tracing::debug!("a connection was let go"),
         }
-        drop(ended);
+        drop(place);
     });
 }
+
+/// Waits for the farewell, then until every call is answered and every answer is written.
+async fn answered(farewell: &CancellationToken, traffic: &Traffic) {
+    farewell.cancelled().await;
+    while traffic.calls_in_flight() > 0 || traffic.output_bytes() > 0 {
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
+/// How often a connection that is to end is looked at.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// Serves the contract to another shard of this node.
 pub fn serve_shard<R, W>(shard: &Rc<Shard>, reader: R, writer: W, limits: Limits)
@@ -43,7 +60,7 @@ where
     R: AsyncRead + Unpin + 'static,
     W: AsyncWrite + Unpin + 'static,
 {
-    let system = system(shard, reader, writer, Rc::new(limits), None, None);
+    let (system, _) = system(shard, reader, writer, Rc::new(limits), None, None);
     tokio::task::spawn_local(async move { system.await.ok() });
 }
 
@@ -54,14 +71,14 @@ fn system<R, W>(
     limits: Rc<Limits>,
     account: Option<Arc<Account>>,
     stubs: Option<Tickets>,
-) -> RpcSystem<Side>
+) -> (RpcSystem<Side>, Rc<Traffic>)
 where
     R: AsyncRead + Unpin + 'static,
     W: AsyncWrite + Unpin + 'static,
 {
-    let (network, _traffic) = Network::new(reader, writer, Side::Server, limits, account);
+    let (network, traffic) = Network::new(reader, writer, Side::Server, limits, account);
     let bootstrap: server::Client = capnp_rpc::new_client(Bootstrap::new(shard.clone(), stubs));
-    RpcSystem::new(Box::new(network), Some(bootstrap.client))
+    (RpcSystem::new(Box::new(network), Some(bootstrap.client)), traffic)
 }
 
 /// Counts the stubs that one connection holds.

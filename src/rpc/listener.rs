@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::connection;
 use crate::error::{Error, Result};
@@ -92,29 +95,49 @@ pub struct Listener {
     node: Arc<Node>,
     limits: Limits,
     account: Arc<Account>,
-    open: Arc<AtomicUsize>,
+    connections: Connections,
     next_shard: AtomicUsize,
 }
 
+/// The connections of a server.
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    open: Arc<AtomicUsize>,
+    tracker: TaskTracker,
+    farewell: CancellationToken,
+}
+
+impl Connections {
+    /// Lets each connection end once its calls are answered, and waits until they have.
+    pub async fn end(&self) {
+        self.tracker.close();
+        self.farewell.cancel();
+        self.tracker.wait().await;
+    }
+}
+
 /// One connection of those that may be open at a time.
-struct Place(Arc<AtomicUsize>);
+struct Place {
+    open: Arc<AtomicUsize>,
+    _tracked: TaskTrackerToken,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Listener {
-    /// Makes a listener whose connections `node` serves. `account` and `open` are shared by all of a server.
+    /// Makes a listener whose connections `node` serves. `account` and `connections` are shared by all of a server.
     pub fn new(
         bound: Bound,
         node: Arc<Node>,
         limits: Limits,
         account: Arc<Account>,
-        open: Arc<AtomicUsize>,
+        connections: Connections,
     ) -> Self {
-        Self { bound, node, limits, account, open, next_shard: AtomicUsize::new(0) }
+        Self { bound, node, limits, account, connections, next_shard: AtomicUsize::new(0) }
     }
 
     /// Accepts connections for ever.
@@ -140,10 +163,11 @@ impl Listener {
         let Some(place) = self.place() else { return Ok(()) };
         socket::configure(&stream, self.limits.peer_timeout)?;
         let (stream, account) = (stream.into_std()?, self.account.clone());
+        let farewell = self.connections.farewell.clone();
         self.node.run_on(self.shard(), move |shard| match TcpStream::from_std(stream) {
             Ok(stream) => {
                 let (reader, writer) = stream.into_split();
-                connection::serve(shard, reader, writer, account, place);
+                connection::serve(shard, reader, writer, account, farewell, place);
             }
             Err(error) => tracing::warn!(%error, "a connection could not be registered"),
         });
@@ -153,10 +177,11 @@ impl Listener {
     fn unix(&self, stream: UnixStream) -> io::Result<()> {
         let Some(place) = self.place() else { return Ok(()) };
         let (stream, account) = (stream.into_std()?, self.account.clone());
+        let farewell = self.connections.farewell.clone();
         self.node.run_on(self.shard(), move |shard| match UnixStream::from_std(stream) {
             Ok(stream) => {
                 let (reader, writer) = stream.into_split();
-                connection::serve(shard, reader, writer, account, place);
+                connection::serve(shard, reader, writer, account, farewell, place);
             }
             Err(error) => tracing::warn!(%error, "a connection could not be registered"),
         });
@@ -168,8 +193,9 @@ impl Listener {
     }
 
     fn place(&self) -> Option<Place> {
-        let place = Place(self.open.clone());
-        let open = self.open.fetch_add(1, Ordering::Relaxed);
+        let Connections { open, tracker, .. } = &self.connections;
+        let place = Place { open: open.clone(), _tracked: tracker.token() };
+        let open = open.fetch_add(1, Ordering::Relaxed);
         if open < self.limits.connections_max {
             return Some(place);
         }

@@ -17,4 +17,4 @@ mod pair;
 
 pub use connection::serve;
 pub use directory::RpcDoors;
-pub use listener::{Bound, Listener};
+pub use listener::{Bound, Connections, Listener};

@@ -266,7 +266,7 @@ impl Shard {
     }
 
     /// Takes no more events, waits for those under way up to the drain timeout, then ends every object in
-    /// order; what is left breaks.
+    /// order; then every stub that is left breaks.
     pub(super) async fn drain(&self) {
         self.stopping.set(true);
         let stopped = async {
@@ -279,10 +279,10 @@ impl Shard {
                 deactivated.await;
             }
         };
-        if tokio::time::timeout(self.limits.drain_timeout, stopped).await.is_err() {
-            for container in self.registry.all() {
-                container.break_with(Error::disconnected("the server has shut down"));
-            }
+        // Where the time is over, the objects that are left break with their stubs.
+        let _ = tokio::time::timeout(self.limits.drain_timeout, stopped).await;
+        for container in self.registry.all() {
+            container.break_with(Error::disconnected("the server has shut down"));
         }
     }
 }

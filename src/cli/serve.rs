@@ -1,0 +1,91 @@
+//! `stubborn serve`.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::args::Serve;
+use super::failure::REFUSED;
+use super::output;
+use crate::config::{Flags, Settings};
+use crate::error::{Error, Result};
+use crate::stub::Address;
+
+/// Runs a server until it is asked to stop. `exit` ends the process where it can't wait for its threads.
+pub async fn run(args: Serve, exit: fn(i32) -> !) -> anyhow::Result<i32> {
+    log_to_stderr(&args.log)?;
+    let Serve { listen, threads, config, .. } = args;
+    let settings = Settings::load(Flags { config, listen, threads })?;
+    // From here on a signal is heard, however early it comes.
+    let mut signals = Signals::new()?;
+    let server = settings.builder()?.start().await?;
+    for address in server.addresses().iter().filter(|address| !is_private(address)) {
+        tracing::warn!(%address, "other machines may reach this address, and nobody is asked who they are");
+    }
+    let addresses = server.addresses().iter();
+    let addresses: Vec<String> = addresses.map(|address| format!("rpc={address}")).collect();
+    output::write(format!("listening {}\n", addresses.join(" "))).await?;
+
+    let first = signals.next().await;
+    tracing::info!("{first}: answering the calls under way; once more stops at once");
+    let limits = &settings.limits;
+    let patience = limits.drain_timeout + limits.shutdown_hook_timeout + GRACE;
+    // Pinned outside the `select!`: dropping it would wait for threads that may never end.
+    let mut stopped = pin!(tokio::time::timeout(patience, server.stop()));
+    tokio::select! {
+        stopped = &mut stopped => if stopped.is_err() {
+            tracing::warn!("an object does not let go of its thread: leaving it behind");
+            exit(0);
+        },
+        again = signals.next() => {
+            tracing::warn!("{again}: stopping at once");
+            exit(REFUSED);
+        }
+    }
+    tracing::info!("stopped");
+    Ok(0)
+}
+
+fn log_to_stderr(filter: &str) -> Result<()> {
+    let wrong = |error| Error::invalid_request(format!("--log {filter}: {error}"));
+    let filter = EnvFilter::try_new(filter).map_err(wrong)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
+    Ok(())
+}
+
+/// Returns whether only this machine reaches an address that is listened on.
+fn is_private(address: &Address) -> bool {
+    match address {
+        Address::Tcp(text) => text.parse().is_ok_and(|at: SocketAddr| at.ip().is_loopback()),
+        Address::Unix(_) => true,
+    }
+}
+
+/// The signals that ask the process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one, and returns its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// For the threads to end, after all that has a bound of its own.
+const GRACE: Duration = Duration::from_secs(1);

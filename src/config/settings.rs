@@ -1,0 +1,235 @@
+//! What a server does: the file and the flags, put together.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use super::file::File;
+use crate::demo::{self, DemoClass};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::server::{Server, ServerBuilder};
+use crate::stub::Address;
+
+/// What the command line says of a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// The file to read.
+    pub config: Option<PathBuf>,
+    /// Where to listen; empty: as the file says.
+    pub listen: Vec<Address>,
+    /// How many threads run objects.
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// What a server does.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens.
+    pub listen: Vec<Address>,
+    /// How many threads run objects; none: one for each core.
+    pub threads: Option<NonZeroUsize>,
+    /// Its namespaces; none: those of the demonstration.
+    pub namespaces: Option<Vec<NamespaceSettings>>,
+    /// Its bounds.
+    pub limits: Limits,
+}
+
+/// A namespace that is configured.
+#[derive(Clone, Debug)]
+pub struct NamespaceSettings {
+    /// Its name.
+    pub name: String,
+    /// The class of its objects.
+    pub class: DemoClass,
+    /// What its ids are derived from.
+    pub unique_key: String,
+}
+
+impl Settings {
+    /// Reads the file that the flags name, if any, and lets the flags have their way.
+    ///
+    /// # Errors
+    /// *invalid request*, naming the file and what is wrong in it.
+    pub fn load(flags: Flags) -> Result<Self> {
+        let mut settings = match &flags.config {
+            Some(path) => Self::read(path)?,
+            None => Self::of(File::default())?,
+        };
+        if !flags.listen.is_empty() {
+            settings.listen = flags.listen;
+        }
+        settings.threads = flags.threads.or(settings.threads);
+        Ok(settings)
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let wrong = |why: &dyn std::fmt::Display| {
+            Error::invalid_request(format!("{}: {why}", path.display()))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+        let file = toml::from_str(&text).map_err(|error| wrong(&error.to_string().trim_end()))?;
+        Self::of(file).map_err(|error| wrong(&error.message))
+    }
+
+    fn of(file: File) -> Result<Self> {
+        let listen = match file.listen {
+            Some(listen) => listen.into_iter().map(|address| address.0).collect(),
+            None => vec![Address::Tcp(LISTEN.to_owned())],
+        };
+        if listen.is_empty() {
+            return Err(Error::invalid_request("listen = []: a server needs an address"));
+        }
+        let limits = file.limits.over(Limits::default());
+        check(&limits)?;
+        let namespaces = file.namespaces.map(|namespaces| {
+            let named = namespaces.into_iter().map(|(name, namespace)| NamespaceSettings {
+                unique_key: namespace.unique_key.unwrap_or_else(|| name.clone()),
+                class: namespace.class.0,
+                name,
+            });
+            named.collect()
+        });
+        Ok(Self { listen, threads: file.threads, namespaces, limits })
+    }
+
+    /// Makes the server that does this.
+    ///
+    /// # Errors
+    /// As [`ServerBuilder::listen`].
+    pub fn builder(&self) -> Result<ServerBuilder> {
+        let mut builder = Server::builder().limits(self.limits.clone());
+        builder = match &self.namespaces {
+            None => demo::namespaces(builder),
+            Some(namespaces) => namespaces.iter().fold(builder, |builder, namespace| {
+                let NamespaceSettings { name, class, unique_key } = namespace;
+                builder.class(name, (class.class)(), unique_key)
+            }),
+        };
+        if let Some(threads) = self.threads {
+            builder = builder.threads(threads);
+        }
+        self.listen
+            .iter()
+            .try_fold(builder, |builder, address| builder.listen(&address.to_string()))
+    }
+}
+
+/// Refuses limits that no request could be sent under.
+fn check(limits: &Limits) -> Result<()> {
+    let Limits { inline_body_bytes_max: inline, message_bytes_max: max, .. } = *limits;
+    let parts = [inline, limits.header_bytes_max, limits.url_bytes_max, MESSAGE_OVERHEAD_BYTES];
+    let needed = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(*part));
+    if needed > max {
+        return Err(Error::invalid_request(format!(
+            "limits.message_bytes_max = {max} is less than the {needed} bytes that a message may need: \
+             inline_body_bytes_max, header_bytes_max, url_bytes_max and some for itself"
+        )));
+    }
+    Ok(())
+}
+
+/// Where a server listens that is told nothing: not to be reached from other machines.
+const LISTEN: &str = "127.0.0.1:7400";
+/// What a message holds beside the content of a request.
+const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::limits::LIMITS;
+
+    fn parse(text: &str) -> Result<Settings> {
+        let file = toml::from_str(text).map_err(|error| Error::failed(error.to_string()))?;
+        Settings::of(file)
+    }
+
+    #[test]
+    fn flags_beat_the_file_and_the_file_beats_the_defaults() {
+        let path = std::env::temp_dir().join(format!("stubborn-{}.toml", std::process::id()));
+        let file =
+            "listen = [\"[::1]:1\", \"unix:/x\"]\nthreads = 3\n[limits]\nevict_after = \"1m\"";
+        std::fs::write(&path, file).unwrap();
+        let of_file = Flags { config: Some(path.clone()), ..Flags::default() };
+        let settings = Settings::load(of_file.clone()).unwrap();
+        let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["[::1]:1", "unix:/x"]);
+        assert_eq!(settings.threads, NonZeroUsize::new(3));
+        assert_eq!(settings.limits.evict_after.as_secs(), 60);
+        assert!(settings.namespaces.is_none());
+        let threads = NonZeroUsize::new(9);
+        let listen = vec!["localhost:7".parse::<Address>().unwrap()];
+        let flags = Flags { threads, listen: listen.clone(), ..of_file };
+        let settings = Settings::load(flags).unwrap();
+        assert_eq!((settings.threads, settings.listen), (threads, listen));
+        std::fs::remove_file(path).unwrap();
+        let settings = Settings::load(Flags::default()).unwrap();
+        assert_eq!(settings.listen, [Address::Tcp(LISTEN.into())]);
+        assert_eq!((settings.threads, settings.limits), (None, Limits::default()));
+    }
+
+    #[test]
+    fn a_mistake_names_the_key_and_the_value() {
+        for (text, told) in [
+            ("lisen = []", &["lisen", "listen"][..]),
+            ("listen = []", &["listen"]),
+            ("listen = [\"nowhere\"]", &["listen", "nowhere"]),
+            ("threads = 0", &["threads", "0"]),
+            ("[limits]\npeer_timeout = 5", &["peer_timeout", "5", "\"10s\""]),
+            ("[limits]\npeer_timeout = \"5x\"", &["peer_timeout", "5x"]),
+            ("[limits]\nidle_timeout = \"never\"", &["idle_timeout", "never", "none"]),
+            ("[limits]\nheaders_max = -1", &["headers_max", "-1"]),
+            ("[limits]\nheaders_max = \"many\"", &["headers_max", "many"]),
+            ("[limits]\nurl_bytes_max = \"1kb\"", &["url_bytes_max", "1kb", "KiB"]),
+            ("[limits]\nmessage_bytes_max = \"1KiB\"", &["message_bytes_max", "1024"]),
+            ("[limits]\nspeed_max = 1", &["speed_max"]),
+            ("[namespaces.A]\nclass = \"Foo\"", &["Foo", "Counter, Kv, Room, Probe", "class"]),
+            ("[namespaces.A]\nunique_key = \"x\"", &["class", "namespaces.A"]),
+            ("[namespaces.A]\nclass = \"Kv\"\nkey = \"x\"", &["key", "unique_key"]),
+            ("threads = ", &["threads"]),
+        ] {
+            let error = parse(text).map(drop).expect_err(text).message;
+            assert!(told.iter().all(|told| error.contains(told)), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_names_the_file() {
+        for name in ["/nowhere/x.toml", env!("CARGO_MANIFEST_DIR")] {
+            let flags = Flags { config: Some(name.into()), ..Flags::default() };
+            let error = Settings::load(flags).map(drop).unwrap_err();
+            assert!(error.message.starts_with(&format!("{name}: ")), "{error}");
+        }
+    }
+
+    /// Each row of the tables is `| key | default | meaning |`, both in backquotes.
+    #[test]
+    fn what_is_documented_parses_and_every_limit_is_documented_with_its_default() {
+        let text = include_str!("../../docs/configuration.md");
+        let mut documented = BTreeSet::new();
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"));
+        for (key, rest) in rows {
+            let (value, _) = rest.split_once('`').expect("a default in backquotes");
+            let quoted = key.replace("NAME", "A");
+            let needed = if key == "namespaces.NAME.unique_key" {
+                "namespaces.A.class = \"Kv\"\n"
+            } else {
+                ""
+            };
+            let settings = parse(&format!("{needed}{quoted} = {value}"))
+                .unwrap_or_else(|error| panic!("{key}: {error}"));
+            assert_eq!(settings.limits, Limits::default(), "the default of {key} is another");
+            documented.insert(key);
+        }
+        let limits: Vec<String> = LIMITS.iter().map(|limit| format!("limits.{limit}")).collect();
+        let keys = ["listen", "threads", "namespaces.NAME.class", "namespaces.NAME.unique_key"]
+            .into_iter();
+        let all: BTreeSet<&str> = keys.chain(limits.iter().map(String::as_str)).collect();
+        assert_eq!(documented, all);
+        let blocks = text.split("```toml\n").skip(1);
+        let blocks: Vec<_> = blocks.map(|rest| rest.split_once("```").expect("an end").0).collect();
+        assert!(!blocks.is_empty(), "there is an example");
+        blocks.into_iter().for_each(|block| drop(parse(block).expect("an example parses")));
+    }
+}
