@@ -39,6 +39,7 @@
 
 pub mod send;
 
+pub use http;
 pub use stubborn::body::{self, Body, BodyWriter};
 pub use stubborn::error::{self, Error, Kind, Result};
 pub use stubborn::message::{self, IntoRequest, Request, Response};
