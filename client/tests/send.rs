@@ -15,7 +15,7 @@ use futures::future::join_all;
 use stubborn::Server;
 use stubborn::demo_capnp::{listener, probe};
 use stubborn_client::send::{Call, Client, Fetch, Namespace, Stub};
-use stubborn_client::{Body, Kind, Limits, Retry, Target, http};
+use stubborn_client::{Body, Error, Kind, Limits, Retry, Target, http};
 use tokio::sync::oneshot;
 
 fn assert_send_sync<T: Send + Sync + Clone + 'static>() {}
@@ -390,5 +390,52 @@ async fn a_panic_of_the_owner_fails_calls_as_disconnected() {
     let error = append(&stub, 2).await.unwrap_err();
     assert!(error.kind == Kind::Disconnected && !error.delivered, "{error:?}");
     assert_eq!(client.closed().await.kind, Kind::Disconnected);
+    assert_eq!(stub.broken().await.kind, Kind::Disconnected);
+}
+
+#[tokio::test]
+async fn a_request_body_that_panics_fails_its_own_call_alone() {
+    let (_server, client) = connected().await;
+    let stub = client.namespace("PROBE").get_by_name("panicking body");
+    for polls in [1, 2] {
+        let body = Body::from_stream(futures::stream::once(async move {
+            for _ in 1..polls {
+                tokio::task::yield_now().await;
+            }
+            assert!(polls == 0, "a body panics");
+            Ok::<_, Error>(Default::default())
+        }));
+        let request = http::Request::post("http://do/text").body(body).unwrap();
+        let error = stub.fetch(request).await.unwrap_err();
+        assert!(error.message.contains("panicked"), "{error:?}");
+        append(&stub, polls).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_panic_inside_the_connection_fails_the_calls_under_way() {
+    struct Panics;
+    impl listener::Server for Panics {
+        async fn heard(
+            self: std::rc::Rc<Self>,
+            _params: listener::HeardParams,
+            _results: listener::HeardResults,
+        ) -> capnp::Result<()> {
+            panic!("a capability of the caller's panics");
+        }
+    }
+    let (_server, client) = connected().await;
+    let stub = client.namespace("PROBE").get_by_name("panicking listener");
+    let waiting = stub.fetch("http://do/never");
+    let notifying = stub.run(async |stub| {
+        let mut notify = stub.cast::<probe::Client>().notify_request();
+        notify.get().set_listener(capnp_rpc::new_client(Panics));
+        notify.get().set_count(1);
+        notify.send().promise.await?;
+        Ok(())
+    });
+    for outcome in [waiting.await.map(drop), notifying.await] {
+        assert_eq!(outcome.unwrap_err().kind, Kind::Disconnected);
+    }
     assert_eq!(stub.broken().await.kind, Kind::Disconnected);
 }

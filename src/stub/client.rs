@@ -121,8 +121,14 @@ impl Client {
     ///
     /// It ends when it is lost, or when everything that keeps it open is dropped: this client, its
     /// namespaces, its stubs, the calls on them and the bodies they gave. What was sent has then left.
-    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
-        self.link.ended.clone().map(|_| ())
+    ///
+    /// # Errors
+    /// *disconnected* where code of the user's own panicked inside the connection: a capability that the
+    /// server called. Nothing drives the connection any more, and calls under way are never answered.
+    pub fn ended(&self) -> impl Future<Output = Result<()>> + use<> {
+        self.link.ended.clone().map(|ended| {
+            ended.map_err(|_| Error::disconnected("a panic ended the connection"))
+        })
     }
 }
 

@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -84,22 +84,19 @@ async fn serve(address: Address, ending: &mut Ending, mut connected: oneshot::Se
         Err(error) => return drop(connected.send(Err(error))),
     };
     let ended = client.ended();
-    if connected.send(Ok(())).is_ok() {
-        let reached_the_end = drive(client, ending).await;
-        if !reached_the_end {
-            return;
-        }
-    } else {
-        drop(client);
+    if connected.send(Ok(())).is_err() || drive(client, ending).await.is_ok() {
+        // Calls under way, bodies that are being read and closures that run keep the connection open.
+        ended.await.ok();
     }
-    // Calls under way, bodies that are being read and closures that run keep the connection open.
-    ended.await;
 }
 
-/// Carries out parcels until there are none to come. False where nothing drives the connection any more,
-/// though it was not lost: its calls would wait for ever.
-async fn drive(client: Client, ending: &mut Ending) -> bool {
+/// Carries out parcels until there are none to come.
+///
+/// # Errors
+/// Where nothing drives the connection any more: the calls under way would wait for ever.
+async fn drive(client: Client, ending: &mut Ending) -> Result<()> {
     let mut ended = pin!(client.ended());
+    let mut driven = true;
     let watched = client.clone();
     let mut closed = pin!(watched.closed());
     let mut owner = Owner { client, namespaces: HashMap::new(), stubs: HashMap::new() };
@@ -110,11 +107,15 @@ async fn drive(client: Client, ending: &mut Ending) -> bool {
                 ending.lose(error);
                 continue;
             }
-            () = &mut ended, if ending.closed.is_some() => return false,
+            outcome = &mut ended, if driven => {
+                outcome?;
+                driven = false;
+                continue;
+            }
             () = ending.shared.queue().drain_into(&mut batch) => {}
         }
         if batch.is_empty() {
-            return true;
+            return Ok(());
         }
         for parcel in batch.drain(..) {
             owner.carry_out(parcel);
@@ -138,7 +139,11 @@ impl Owner {
             return;
         }
         let stub = self.stub(&reference);
-        let answer = stub.fetch(request);
+        // It polls the request's body, which is the caller's code.
+        let answer = match catch_unwind(AssertUnwindSafe(|| stub.fetch(request))) {
+            Ok(answer) => answer,
+            Err(payload) => return reply.give(panicked("the request's body", payload)),
+        };
         tokio::task::spawn_local(async move {
             let outcome = tokio::select! { biased;
                 outcome = answer => outcome,
@@ -185,11 +190,11 @@ impl<T: 'static> Reply<T> {
         let mut task = Box::pin(AssertUnwindSafe(task).catch_unwind());
         // What it calls before it first waits is thereby in order with the other parcels.
         if let Some(outcome) = task.as_mut().now_or_never() {
-            return self.give(outcome.unwrap_or_else(panicked));
+            return self.give(outcome.unwrap_or_else(in_closure));
         }
         tokio::task::spawn_local(async move {
             let outcome = tokio::select! { biased;
-                outcome = task => outcome.unwrap_or_else(panicked),
+                outcome = task => outcome.unwrap_or_else(in_closure),
                 () = self.sender.cancellation() => return,
             };
             self.give(outcome);
@@ -197,12 +202,16 @@ impl<T: 'static> Reply<T> {
     }
 }
 
-fn panicked<T>(payload: Box<dyn Any + Send>) -> Result<T> {
+fn in_closure<T>(payload: Box<dyn Any + Send>) -> Result<T> {
+    panicked("the closure", payload)
+}
+
+fn panicked<T>(what: &str, payload: Box<dyn Any + Send>) -> Result<T> {
     let message = match payload.downcast::<String>() {
         Ok(message) => *message,
         Err(payload) => payload.downcast::<&str>().map_or("".into(), |message| (*message).into()),
     };
-    Err(Error::failed(format!("the closure panicked: {message}")))
+    Err(Error::failed(format!("{what} panicked: {message}")))
 }
 
 /// Lets every other task that is ready run once, so that a queue which never runs dry starves none.

@@ -41,6 +41,7 @@ impl DurableObject for Probe {
                 return Ok(respond::text(self.count.get().to_string()));
             }
             ("/echo", _) => return Ok(Response::new(request.into_body())),
+            ("/text", _) => return Ok(respond::text(request.into_body().text().await?)),
             ("/throw", message) => return Err(Error::failed(message.unwrap_or_default())),
             ("/abort", reason) => self.state.abort(reason.unwrap_or_default()),
             ("/never", _) => std::future::pending().await,
