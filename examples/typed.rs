@@ -66,7 +66,8 @@ pub(crate) async fn main() -> Result<()> {
     let class = Class::typed::<Probe, probe::Client>();
     let server = Server::builder().class("PROBE", class, "a secret").listen("127.0.0.1:0")?;
     let server = server.start().await?;
-    let client = Client::connect_with(&server.addresses()[0], Default::default()).await?;
+    let address = server.addresses().first().expect("it was told to listen");
+    let client = Client::connect(&address.to_string()).await?;
     let probe: probe::Client = client.namespace("PROBE").get_by_name("typed").cast();
 
     let listener = Listener::default();

@@ -47,6 +47,16 @@ async fn text(fetch: Fetch) -> String {
     fetch.await.unwrap().into_body().text().await.unwrap()
 }
 
+/// Holds up the client's thread until it is released.
+fn hold(client: &Client) -> (mpsc::SyncSender<()>, Call<()>) {
+    let (release, held) = mpsc::sync_channel::<()>(1);
+    let holding = client.run(async move |_| {
+        held.recv().unwrap();
+        Ok(())
+    });
+    (release, holding)
+}
+
 async fn log(stub: &Stub) -> Vec<u64> {
     let log = text(stub.fetch("http://do/log")).await;
     log.split_whitespace().map(|n| n.parse().unwrap()).collect()
@@ -106,8 +116,7 @@ async fn a_call_that_is_dropped_lets_the_others_keep_their_order() {
 async fn a_call_that_is_dropped_before_it_was_sent_is_never_sent() {
     let (_server, client) = connected().await;
     let stub = client.namespace("PROBE").get_by_name("unsent");
-    let (release, held) = mpsc::sync_channel(1);
-    let holding = client.run(async move |_| Ok(held.recv().unwrap()));
+    let (release, holding) = hold(&client);
     drop(append(&stub, 1));
     let kept = append(&stub, 2);
     release.send(()).unwrap();
@@ -249,8 +258,7 @@ async fn a_call_too_many_fails_overloaded_at_once_and_the_others_are_answered() 
     let limits = Limits { connection_calls_max: 8, ..Limits::default() };
     let (_server, client) = connected_with(limits).await;
     let stub = client.namespace("PROBE").get_by_name("full");
-    let (release, held) = mpsc::sync_channel(1);
-    let holding = client.run(async move |_| Ok(held.recv().unwrap()));
+    let (release, holding) = hold(&client);
     let calls: Vec<_> = (0..7).map(|n| append(&stub, n)).collect();
     let error = append(&stub, 7).now_or_never().expect("it fails at once").unwrap_err();
     assert!(error.kind == Kind::Overloaded && error.overloaded && !error.delivered, "{error:?}");
@@ -331,7 +339,11 @@ thread_local! {
 /// Returns what is dropped when the client's thread ends.
 async fn end_of_thread(client: &Client) -> oneshot::Receiver<()> {
     let (sender, end) = oneshot::channel();
-    client.run(async move |_| Ok(AT_THE_END.set(Some(sender)))).await.unwrap();
+    let set = client.run(async move |_| {
+        AT_THE_END.set(Some(sender));
+        Ok(())
+    });
+    set.await.unwrap();
     end
 }
 
@@ -375,8 +387,7 @@ async fn a_panic_of_the_owner_fails_calls_as_disconnected() {
     let end = end_of_thread(&client).await;
     let sent = stub.fetch("http://do/never");
     append(&stub, 1).await.unwrap();
-    let (release, held) = mpsc::sync_channel(1);
-    let holding = client.run(async move |_| Ok(held.recv().unwrap()));
+    let (release, holding) = hold(&client);
     {
         let mut bad = pin!(client.run(async |_| Ok(())));
         let waker = Waker::from(Arc::new(Panics));
