@@ -3,6 +3,9 @@
 # machines whose package leaves it out. Interface id and ordinals are those of the distribution's
 # `ByteStream`: a capability of that type, made in any language, is one of this type.
 
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("stubborn");
+
 interface ByteStream @0xd2e7d8a0dc0a9766 {
   # Takes bytes, in order. Dropping it before `end` means that the bytes were cut short.
 

@@ -13,7 +13,11 @@
 
 using ByteStream = import "byte-stream.capnp".ByteStream;
 
-interface Server {
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("stubborn");
+# (The distribution has this file wherever it has `stream.capnp`, which `-> stream` needs.)
+
+interface Server $Cxx.name("Bootstrap") {
   # What a connection begins with.
 
   namespace @0 (name :Text) -> (namespace :Namespace);

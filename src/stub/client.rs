@@ -5,6 +5,9 @@ use std::rc::Rc;
 
 use capnp_rpc::RpcSystem;
 use capnp_rpc::rpc_twoparty_capnp::Side;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::Shared;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -44,9 +47,8 @@ impl Client {
     /// # Errors
     /// *disconnected* where nobody answers there within the peer timeout.
     pub async fn connect_with(address: &Address, limits: Limits) -> Result<Self> {
-        let unreachable = |why: String| {
-            Error::disconnected(format!("can't reach a server at {address}: {why}"))
-        };
+        let unreachable =
+            |why: String| Error::disconnected(format!("can't reach a server at {address}: {why}"));
         let connected = tokio::time::timeout(limits.peer_timeout, async {
             match address {
                 Address::Tcp(address) => {
@@ -79,9 +81,14 @@ impl Client {
         let mut system = RpcSystem::new(Box::new(network), None);
         let server: server::Client = system.bootstrap(Side::Server);
         let disconnector = system.get_disconnector();
-        let link = Rc::new(Link { traffic, disconnector: RefCell::new(Some(disconnector)) });
+        let disconnector = RefCell::new(Some(disconnector));
+        let (driven, ended) = oneshot::channel();
+        let link = Rc::new(Link { traffic, disconnector, ended: ended.shared() });
         // It ends when the link is dropped or lost. Its outcome is in the traffic's failure.
-        tokio::task::spawn_local(async move { system.await.ok() });
+        tokio::task::spawn_local(async move {
+            system.await.ok();
+            driven.send(()).ok();
+        });
         tokio::task::spawn_local(heartbeat(Rc::downgrade(&link), server.clone(), limits.clone()));
         Self { server, link, limits }
     }
@@ -109,6 +116,20 @@ impl Client {
     pub async fn closed(&self) -> Error {
         self.link.closed().await
     }
+
+    /// Returns a future that waits until the connection has ended, and does not keep it open.
+    ///
+    /// It ends when it is lost, or when everything that keeps it open is dropped: this client, its
+    /// namespaces, its stubs, the calls on them and the bodies they gave. What was sent has then left.
+    ///
+    /// # Errors
+    /// *disconnected* where code of the user's own panicked inside the connection: a capability that the
+    /// server called. Nothing drives the connection any more, and calls under way are never answered.
+    pub fn ended(&self) -> impl Future<Output = Result<()>> + use<> {
+        self.link.ended.clone().map(|ended| {
+            ended.map_err(|_| Error::disconnected("a panic ended the connection"))
+        })
+    }
 }
 
 impl std::fmt::Debug for Client {
@@ -121,6 +142,8 @@ impl std::fmt::Debug for Client {
 pub struct Link {
     traffic: Rc<Traffic>,
     disconnector: RefCell<Option<capnp_rpc::Disconnector<Side>>>,
+    /// Ready once nothing drives the connection any more.
+    ended: Shared<oneshot::Receiver<()>>,
 }
 
 impl Link {

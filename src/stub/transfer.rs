@@ -9,6 +9,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -17,7 +18,7 @@ use futures::FutureExt;
 
 use crate::body::{Body, BodyWriter};
 use crate::byte_stream_capnp::byte_stream;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::stubborn_capnp::body_source;
 
 /// Takes what `body` has at hand, up to `max` bytes; the rest, where there may be more.
@@ -106,7 +107,7 @@ impl body_source::Server for Source {
         let Some(mut body) = body else {
             return Err(capnp::Error::failed("a body can be pumped once".into()));
         };
-        while let Some(chunk) = body.chunk().await {
+        while let Some(chunk) = next_chunk(&mut body).await {
             let mut chunk = chunk.map_err(capnp::Error::from)?;
             while !chunk.is_empty() {
                 let piece = chunk.split_to(chunk.len().min(self.chunk_bytes_max));
@@ -118,6 +119,13 @@ impl body_source::Server for Source {
         sink.end_request().send().promise.await?;
         Ok(())
     }
+}
+
+/// Yields the next chunk. A panic of the body's producer fails the body: left alone it would end the task
+/// that drives the whole connection.
+async fn next_chunk(body: &mut Body) -> Option<Result<Bytes>> {
+    let chunk = AssertUnwindSafe(body.chunk()).catch_unwind().await;
+    chunk.unwrap_or_else(|_| Some(Err(Error::failed("the producer of the body panicked"))))
 }
 
 struct Sink {
