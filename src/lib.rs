@@ -28,6 +28,8 @@ pub mod demo;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
+pub mod bench;
+#[cfg(feature = "server")]
 pub mod cli;
 
 pub use body::{Body, BodyWriter};

@@ -73,7 +73,7 @@ impl std::fmt::Debug for Class {
 /// An object whose type is forgotten.
 pub trait Instance {
     /// Begins to answer a request.
-    fn fetch(self: Rc<Self>, request: Request) -> LocalBoxFuture<'static, Result<Response>>;
+    fn fetch(self: Rc<Self>, request: Box<Request>) -> LocalBoxFuture<'static, Result<Response>>;
 
     /// Returns the dispatcher of its typed interface, where it serves one.
     fn dispatch(&self) -> Option<&Dispatch>;
@@ -88,8 +88,8 @@ struct Hosted<T> {
 }
 
 impl<T: DurableObject> Instance for Hosted<T> {
-    fn fetch(self: Rc<Self>, request: Request) -> LocalBoxFuture<'static, Result<Response>> {
-        async move { self.object.fetch(request).await }.boxed_local()
+    fn fetch(self: Rc<Self>, request: Box<Request>) -> LocalBoxFuture<'static, Result<Response>> {
+        async move { self.object.fetch(*request).await }.boxed_local()
     }
 
     fn dispatch(&self) -> Option<&Dispatch> {

@@ -73,7 +73,8 @@ impl Inner {
             .get()
             .and_then(|params| params.get_as())
             .map_err(Error::from)
-            .and_then(|params| wire::read_request(params, &limits, None));
+            .and_then(|params| wire::read_request(params, &limits, None))
+            .map(Box::new);
         drop(params);
         let (reply, answer) = oneshot::channel();
         match (request, &self.route) {

@@ -18,8 +18,8 @@ pub type TypedReply = oneshot::Sender<Result<(), capnp::Error>>;
 pub enum Event {
     /// A request, to be answered with a response.
     Fetch {
-        /// The request, valid.
-        request: Request,
+        /// The request, valid. Boxed, because it moves a dozen times on its way.
+        request: Box<Request>,
         /// Where the response goes.
         reply: Reply,
     },

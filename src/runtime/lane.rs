@@ -138,7 +138,7 @@ impl RemoteLane {
     }
 
     /// Puts a request in line for the object. Order is decided here, before anything waits.
-    pub fn fetch(&self, request: Request, reply: Reply) {
+    pub fn fetch(&self, request: Box<Request>, reply: Reply) {
         let parcel = Parcel::Fetch { lane: self.key, address: self.opening(), request, reply };
         match self.shard.inbox(self.to).offer(parcel) {
             Ok(()) => self.opened.set(true),

@@ -43,7 +43,7 @@ pub struct LaneKey {
 /// What one thread sends to another.
 pub enum Parcel {
     /// A request for an object. `address` comes with the first.
-    Fetch { lane: LaneKey, address: Option<Box<Address>>, request: Request, reply: Reply },
+    Fetch { lane: LaneKey, address: Option<Box<Address>>, request: Box<Request>, reply: Reply },
     /// Somebody who wants to know when a stub breaks.
     Watch { lane: LaneKey, address: Option<Box<Address>>, watcher: oneshot::Sender<Error> },
     /// A stub was dropped.

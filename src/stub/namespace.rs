@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use capnp::capability::FromClientHook;
+
 use super::client::Link;
 use super::reference::Stub;
 use super::wire;
@@ -148,24 +150,43 @@ fn no_namespace(error: capnp::Error) -> Error {
     Error::from(error)
 }
 
+/// Asks for the stub of `target`, and returns it at once.
+///
+/// Calls go by way of the question until its answer has come, and to the stub itself from then on: the
+/// server looks for each of the former in the answer, which it has to keep for them.
 fn pipelined(namespace: &namespace::Client, target: &Target) -> stub::Client {
     match target {
         Target::Id(id) => {
             let mut call = namespace.get_request();
             call.get().set_id(id.as_bytes());
-            call.send().pipeline.get_stub()
+            let pipeline = call.send().pipeline;
+            keep_until_resolved(pipeline.get_stub(), pipeline)
         }
         Target::Name(name) => {
             let mut call = namespace.get_by_name_request();
             call.get().set_name(name.as_str());
-            call.send().pipeline.get_stub()
+            let pipeline = call.send().pipeline;
+            keep_until_resolved(pipeline.get_stub(), pipeline)
         }
         Target::Existing(id) => {
             let mut call = namespace.get_existing_request();
             call.get().set_id(id.as_bytes());
-            call.send().pipeline.get_stub()
+            let pipeline = call.send().pipeline;
+            keep_until_resolved(pipeline.get_stub(), pipeline)
         }
     }
+}
+
+/// Only a pipeline that lives resolves the capabilities that it gave.
+fn keep_until_resolved(stub: stub::Client, pipeline: impl Sized + 'static) -> stub::Client {
+    if let Some(resolved) = stub.as_client_hook().when_more_resolved() {
+        tokio::task::spawn_local(async move {
+            // Where it fails, so do the calls.
+            let _ = resolved.await;
+            drop(pipeline);
+        });
+    }
+    stub
 }
 
 /// A namespace, as listed.

@@ -20,7 +20,7 @@ pub fn write_request(mut to: request::Builder<'_>, request: Request, limits: &Li
     if head.method != http::Method::GET {
         to.set_method(head.method.as_str());
     }
-    to.set_url(head.uri.to_string().as_str());
+    write_url(&head.uri, |bytes| to.reborrow().init_url(bytes));
     write_headers(&head.headers, |count| to.reborrow().init_headers(count));
     if body.known().is_none_or(|known| !known.is_empty()) {
         write_body(to.init_body(), body, limits);
@@ -95,6 +95,17 @@ fn read_url(text: &[u8], limits: &Limits) -> Result<http::Uri> {
     crate::message::parse_url(text)
 }
 
+/// Writes a url that was checked: its parts, as they are, without formatting them first.
+fn write_url<'a>(url: &http::Uri, init: impl FnOnce(u32) -> capnp::text::Builder<'a>) {
+    let (scheme, colon) = url.scheme_str().map_or(("", ""), |scheme| (scheme, "://"));
+    let authority = url.authority().map_or("", http::uri::Authority::as_str);
+    let (mark, query) = url.query().map_or(("", ""), |query| ("?", query));
+    let parts = [scheme, colon, authority, url.path(), mark, query];
+    let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut text = init(u32::try_from(bytes).unwrap_or(u32::MAX));
+    parts.iter().for_each(|part| text.push_str(part));
+}
+
 fn write_headers<'a>(
     headers: &HeaderMap,
     init: impl FnOnce(u32) -> struct_list::Builder<'a, header::Owned>,
@@ -142,8 +153,15 @@ fn read_headers(
 /// Writes a body: what is at hand as the prefix, the rest as a source that this vat serves.
 fn write_body(mut to: body::Builder<'_>, body: Body, limits: &Limits) {
     let length = body.length();
-    let (prefix, rest) = transfer::split(body, limits.inline_body_bytes_max);
-    to.set_prefix(&prefix);
+    let known = body.known().filter(|known| known.len() <= limits.inline_body_bytes_max);
+    let rest = if let Some(known) = known {
+        to.set_prefix(known);
+        None
+    } else {
+        let (prefix, rest) = transfer::split(body, limits.inline_body_bytes_max);
+        to.set_prefix(&prefix);
+        rest
+    };
     if let Some(rest) = rest {
         to.set_rest(transfer::source(rest, limits.inline_body_bytes_max));
     }
