@@ -21,7 +21,7 @@ pub struct CommandLine {
     pub command: Command,
 }
 
-/// The commands. What is added gets a file of its own, as `cli/bench.rs`, and a line in `program.rs`.
+/// The commands. What is added gets a file of its own and a line in `program.rs`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs a server
@@ -39,6 +39,9 @@ pub enum Command {
     /// Lists the objects of a namespace: id, and name where it has one
     #[command(after_help = OBJECTS_EXAMPLES)]
     Objects(Objects),
+    /// Measures fetches per second beside floors: a bare capnp-rpc echo, a plain TCP echo
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(crate::bench::Args),
     /// Prints a script that completes commands in a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -207,6 +210,14 @@ Examples:
   stubborn objects COUNTER
   stubborn objects COUNTER --limit 100 --json
   stubborn objects COUNTER --limit 100 --cursor CURSOR";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  stubborn bench --quick
+  stubborn bench --pin --json report.json
+  stubborn bench --in-flight 64 --body-bytes 100 --repeats 5
+
+The servers are this program once more, on free ports of loopback. `cargo bench` measures a gRPC echo too.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

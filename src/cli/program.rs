@@ -29,6 +29,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>, exit: fn(i32) -> !) -> i32 
             Command::Id(args) => id::run(args).await,
             Command::Namespaces(args) => listing::namespaces(args).await,
             Command::Objects(args) => listing::objects(args).await,
+            Command::Bench(args) => {
+                crate::bench::run(&args, &["bench"], Vec::new()).await?;
+                Ok(0)
+            }
             Command::Completions { shell } => completions(shell).await,
         }
     });
