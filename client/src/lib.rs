@@ -17,15 +17,15 @@
 //! #     async fn new(_: State, _: Env) -> Result<Self> { Ok(Self) }
 //! #     async fn fetch(&self, _: Request) -> Result<Response> { Ok(respond::text("hello")) }
 //! # }
-//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all();
-//! # let runtime = { let mut runtime = runtime; runtime.build_local(Default::default()).unwrap() };
+//! # let mut runtime = tokio::runtime::Builder::new_current_thread();
+//! # let runtime = runtime.enable_all().build_local(Default::default())?;
 //! # runtime.block_on(async {
 //! #     let server = Server::builder().namespace::<Hello>("HELLO").listen("127.0.0.1:0")?;
 //! #     let server = server.start().await?;
 //! #     assert_eq!(greet(&server.addresses()[0].to_string()).await?, "hello");
-//! #     Result::Ok(())
+//! #     Ok::<(), stubborn_client::Error>(())
 //! # })?;
-//! # Result::Ok(())
+//! # Ok::<(), stubborn_client::Error>(())
 //! ```
 //!
 //! A [`Client`] belongs to one thread, as everything of Cap'n Proto does: it wants a

@@ -29,7 +29,7 @@
 //! #     let server = server.start().await?;
 //! #     both(&server.addresses()[0].to_string()).await
 //! # })?;
-//! # Result::Ok(())
+//! # Ok::<(), stubborn_client::Error>(())
 //! ```
 //!
 //! **Invariant:** calls made on one stub are posted, sent and delivered in the order in which they were
