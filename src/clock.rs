@@ -50,7 +50,6 @@ impl Clock {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "time enters here")]
 fn monotonic() -> Instant {
     Instant::now()
 }

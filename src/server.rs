@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limits::Limits;
 use crate::object::{Class, DurableObject};
 use crate::rpc::{Bound, Connections, Listener, RpcDoors};
@@ -109,8 +109,10 @@ impl ServerBuilder {
     /// # Cancel safety
     /// Dropping the future stops the server at once.
     pub async fn run(self) -> Result<()> {
+        // Watched from the start: a request that comes at once is not lost.
+        let stop_requested = stop_requested()?;
         let server = self.start().await?;
-        stop_requested().await?;
+        stop_requested.await;
         server.stop().await;
         Ok(())
     }
@@ -162,17 +164,18 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Waits until the process is asked to stop: by SIGTERM, or by ctrl-c.
+/// Watches from now on for a request to stop, SIGTERM or ctrl-c. What it returns waits for the first.
 ///
 /// # Errors
 /// *failed* where the signals can't be watched.
-pub async fn stop_requested() -> Result<(), Error> {
+pub fn stop_requested() -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

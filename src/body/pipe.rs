@@ -536,6 +536,7 @@ mod tests {
     #[test]
     fn a_producer_on_another_thread_learns_that_the_reader_went() {
         let (mut writer, reader) = pipe(8);
+        #[expect(clippy::disallowed_methods, reason = "the other end is on another thread")]
         let producer = thread::spawn(move || block_on(writer.closed()));
         drop(reader);
         producer.join().unwrap();
@@ -567,6 +568,7 @@ mod tests {
     fn every_byte_crosses_threads_in_order_within_the_window() {
         for (seed, window) in [(1, 1), (2, 7), (3, 64), (4, 4096), (5, 16 << 10)] {
             let (mut writer, mut reader) = pipe(window);
+            #[expect(clippy::disallowed_methods, reason = "the other end is on another thread")]
             let producer = thread::spawn(move || {
                 let mut random = seed;
                 let mut next = 0_u8;

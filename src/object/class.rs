@@ -3,13 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use capnp::capability::FromServer;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
 use crate::error::Result;
 use crate::message::{Request, Response};
-use crate::object::{Dispatch, DurableObject, Env, State};
+use crate::object::{Dispatch, DurableObject, Env, Interface, State};
 
 /// A class of objects: how to make one, and whether it serves a typed interface.
 #[derive(Clone)]
@@ -29,7 +28,7 @@ impl Class {
 
     /// Makes the class of `T`'s objects, which serve `fetch` and the Cap'n Proto interface of the client type
     /// `C`. The interface extends the contract's `Stub`; `T` implements the `Server` traits of both.
-    pub fn typed<T: DurableObject, C: FromServer<T> + 'static>() -> Self {
+    pub fn typed<T: DurableObject, C: Interface<T> + 'static>() -> Self {
         Self::with_dispatch::<T>(true, |object| Some(Dispatch::new::<C, T>(object)))
     }
 

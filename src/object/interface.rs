@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use capnp::any_pointer;
-use capnp::capability::{DispatchCallResult, FromServer, Params, Promise, Results, Server};
+use capnp::capability::{DispatchCallResult, Params, Promise, Results, Server};
 use capnp::private::capability::{
     ClientHook, ParamsHook, PipelineHook, PipelineOp, RequestHook, ResultsHook,
 };
@@ -17,25 +17,34 @@ use capnp::traits::{Imbue, ImbueMut};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
+use crate::error::Error;
+
 /// The dispatcher that the generated code has for one object.
 pub struct Dispatch(Box<Dispatcher>);
 
-type Dispatcher = dyn Fn(
-    u64,
-    u16,
-    Params<any_pointer::Owned>,
-    Results<any_pointer::Owned>,
-) -> DispatchCallResult;
+type Dispatcher =
+    dyn Fn(u64, u16, Params<any_pointer::Owned>, Results<any_pointer::Owned>) -> DispatchCallResult;
 
 impl Dispatch {
     /// Makes the dispatcher of `object` for the interface of the client type `C`.
-    pub(crate) fn new<C: FromServer<T>, T: 'static>(object: Rc<T>) -> Self {
+    pub(crate) fn new<C: Interface<T>, T: 'static>(object: Rc<T>) -> Self {
         let dispatch = C::from_server(object);
         Self(Box::new(move |interface, method, params, results| {
             dispatch.clone().dispatch_call(interface, method, params, results)
         }))
     }
 }
+
+/// How a typed call ended; its results were written where they belong.
+pub type TypedOutcome = Result<(), capnp::Error>;
+
+/// What a typed call ends with that fails for `error`.
+pub fn typed_failure(error: Error) -> TypedOutcome {
+    Err(error.into())
+}
+
+/// The interface, as a client type `C` of the generated code, that an object of type `T` serves.
+pub use capnp::capability::FromServer as Interface;
 
 /// A call of a typed method that has not been delivered yet.
 pub struct TypedCall {
@@ -62,7 +71,7 @@ impl TypedCall {
         self,
         dispatch: &Dispatch,
         settle: Duration,
-    ) -> (LocalBoxFuture<'static, capnp::Result<()>>, bool) {
+    ) -> (LocalBoxFuture<'static, TypedOutcome>, bool) {
         let Self { interface, method, params, results } = self;
         let slot = Rc::new(RefCell::new(None));
         let held = HeldResults { held: Some(Held::new(results)), slot: slot.clone() };
@@ -200,4 +209,3 @@ impl PipelineHook for Pipelined {
         at.as_cap()
     }
 }
-

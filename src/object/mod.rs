@@ -10,6 +10,6 @@ mod state;
 pub use class::{Class, Instance};
 pub use durable_object::DurableObject;
 pub use env::{Directory, Env};
-pub use interface::{Dispatch, TypedCall};
+pub use interface::{Dispatch, Interface, TypedCall, TypedOutcome, typed_failure};
 pub use signal::{RequestExt, Signal};
 pub use state::{Control, Identity, State};

@@ -117,7 +117,7 @@ impl NamespaceDoor {
             let stopped = |_| Error::disconnected("the server has stopped");
             objects.append(&mut answer.await.map_err(stopped)?);
         }
-        objects.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        objects.sort_unstable_by_key(|object| object.id);
         objects.truncate(limit + 1);
         Ok(objects)
     }
@@ -222,7 +222,10 @@ impl namespace::Server for NamespaceDoor {
         let after = if params.has_cursor() {
             let cursor = params.get_cursor()?.to_str()?;
             let parsed = cursor.parse::<ObjectId>();
-            Some(parsed.map_err(|_| Error::invalid_request(format!("`{cursor}` is not a cursor")))?)
+            Some(
+                parsed
+                    .map_err(|_| Error::invalid_request(format!("`{cursor}` is not a cursor")))?,
+            )
         } else {
             None
         };

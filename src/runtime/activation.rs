@@ -19,7 +19,7 @@ use super::event::Event;
 use super::running::{Ended, Running, panic_message, theirs};
 use super::shard::Shard;
 use crate::error::{Error, Result};
-use crate::object::{Env, Instance, Signal, State};
+use crate::object::{Env, Instance, Signal, State, typed_failure};
 
 /// Events that may enter before other tasks of the thread get their turn.
 const EVENTS_PER_TURN: usize = 128;
@@ -161,12 +161,7 @@ impl Activation {
     }
 
     /// Enters the handler of one event, and polls it once.
-    fn enter(
-        &mut self,
-        waiting: Waiting,
-        instance: &Rc<dyn Instance>,
-        context: &mut Context<'_>,
-    ) {
+    fn enter(&mut self, waiting: Waiting, instance: &Rc<dyn Instance>, context: &mut Context<'_>) {
         let Some(waiting) = waiting.lane.clone().hold_back(waiting) else { return };
         let Waiting { event, lane, .. } = waiting;
         if event.is_abandoned() {
@@ -177,8 +172,7 @@ impl Activation {
                 let signal = Signal::default();
                 request.extensions_mut().insert(signal.clone());
                 let method = request.method().clone();
-                let entered =
-                    catch_unwind(AssertUnwindSafe(|| instance.clone().fetch(request)));
+                let entered = catch_unwind(AssertUnwindSafe(|| instance.clone().fetch(request)));
                 match entered {
                     Ok(handler) => {
                         let limits = self.shard.limits().clone();
@@ -195,9 +189,8 @@ impl Activation {
             }
             Event::Typed { call, reply } => {
                 let Some(dispatch) = instance.dispatch() else {
-                    let _ = reply.send(Err(capnp::Error::unimplemented(
-                        "the object serves no typed interface".into(),
-                    )));
+                    let text = "the object serves no typed interface";
+                    let _ = reply.send(typed_failure(Error::unimplemented(text)));
                     return;
                 };
                 let settle = self.shard.limits().settle_timeout;
@@ -208,11 +201,14 @@ impl Activation {
                             lane.begin_hold();
                             lane
                         });
-                        self.start(Running::typed(handler, reply, holds, self.container.clone()), context);
+                        self.start(
+                            Running::typed(handler, reply, holds, self.container.clone()),
+                            context,
+                        );
                     }
                     Err(payload) => {
                         self.panicked(panic_message(&*payload));
-                        let _ = reply.send(Err(self.reason().into()));
+                        let _ = reply.send(typed_failure(self.reason()));
                     }
                 }
             }

@@ -6,13 +6,13 @@ use futures::channel::oneshot;
 
 use crate::error::{Error, Result};
 use crate::message::{Request, Response};
-use crate::object::TypedCall;
+use crate::object::{TypedCall, TypedOutcome, typed_failure};
 
 /// Where the answer of a fetch goes.
 pub type Reply = oneshot::Sender<Result<Response>>;
 
 /// Where the completion of a typed call goes. Its results were written where they belong.
-pub type TypedReply = oneshot::Sender<Result<(), capnp::Error>>;
+pub type TypedReply = oneshot::Sender<TypedOutcome>;
 
 /// Something that reaches an object.
 pub enum Event {
@@ -37,7 +37,7 @@ impl Event {
     pub fn fail(self, error: Error) {
         match self {
             Self::Fetch { reply, .. } => drop(reply.send(Err(error))),
-            Self::Typed { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::Typed { reply, .. } => drop(reply.send(typed_failure(error))),
         }
     }
 

@@ -72,6 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "senders are other threads")]
     fn items_of_each_sender_arrive_in_order_and_none_is_lost() {
         let inbox = Arc::new(Inbox::new(usize::MAX));
         let senders: Vec<_> = (0..4u32)

@@ -22,7 +22,7 @@ use crate::body::Body;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::message::{self, Response};
-use crate::object::Signal;
+use crate::object::{Signal, TypedOutcome, typed_failure};
 
 /// How an event left its object.
 pub enum Ended {
@@ -54,7 +54,7 @@ struct Fetch {
 }
 
 struct Typed {
-    handler: LocalBoxFuture<'static, Result<(), capnp::Error>>,
+    handler: LocalBoxFuture<'static, TypedOutcome>,
     reply: Option<TypedReply>,
     holds: Option<Rc<Lane>>,
     container: Rc<Container>,
@@ -75,7 +75,7 @@ impl Running {
 
     /// `holds` is the stub whose later calls wait for this one.
     pub fn typed(
-        handler: LocalBoxFuture<'static, Result<(), capnp::Error>>,
+        handler: LocalBoxFuture<'static, TypedOutcome>,
         reply: TypedReply,
         holds: Option<Rc<Lane>>,
         container: Rc<Container>,
@@ -92,7 +92,7 @@ impl Running {
         match self.0 {
             Step::Fetch(Fetch { reply: Some(reply), .. }) => drop(reply.send(Err(reason.clone()))),
             Step::Typed(Typed { reply: Some(reply), .. }) => {
-                drop(reply.send(Err(reason.clone().into())));
+                drop(reply.send(typed_failure(reason.clone())));
             }
             _ => {}
         }
@@ -131,10 +131,7 @@ impl Running {
 
 impl Fetch {
     /// Answers; yields the pump of the response's body where it is not at hand.
-    fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<LocalBoxFuture<'static, ()>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<LocalBoxFuture<'static, ()>>> {
         let Poll::Ready(outcome) = self.handler.as_mut().poll(context) else {
             watch_caller(&mut self.reply, &self.signal, context);
             return Poll::Pending;
@@ -145,13 +142,11 @@ impl Fetch {
             }
             return Poll::Ready(None);
         }
-        let outcome = outcome
-            .map_err(theirs)
-            .and_then(|response| {
-                let response = message::normalize(response, &self.method);
-                message::validate_response(&response, &self.limits).map_err(theirs)?;
-                Ok(response)
-            });
+        let outcome = outcome.map_err(theirs).and_then(|response| {
+            let response = message::normalize(response, &self.method);
+            message::validate_response(&response, &self.limits).map_err(theirs)?;
+            Ok(response)
+        });
         let (outcome, pump) = match outcome {
             Ok(response) if response.body().known().is_none() => {
                 let (head, body) = response.into_parts();
@@ -172,7 +167,7 @@ impl Typed {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
         let outcome = ready!(self.handler.as_mut().poll(context));
         let outcome = match self.container.broken() {
-            Some(reason) => Err(reason.into()),
+            Some(reason) => typed_failure(reason),
             None => outcome,
         };
         if let Some(reply) = self.reply.take() {

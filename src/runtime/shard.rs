@@ -33,6 +33,9 @@ pub trait Doors: Send + Sync {
     fn directory(&self, shard: &Rc<Shard>) -> Rc<dyn Directory>;
 }
 
+/// Something to do on another thread.
+pub type Errand = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+
 /// Names the end of a stub that lives on another thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LaneKey {
@@ -49,7 +52,7 @@ pub enum Parcel {
     /// A stub was dropped.
     Close { lane: LaneKey },
     /// Anything else, which is rare.
-    Run(Box<dyn FnOnce(&Rc<Shard>) + Send>),
+    Run(Errand),
     /// The thread is to end.
     End,
 }

@@ -126,9 +126,10 @@ impl Client {
     /// *disconnected* where code of the user's own panicked inside the connection: a capability that the
     /// server called. Nothing drives the connection any more, and calls under way are never answered.
     pub fn ended(&self) -> impl Future<Output = Result<()>> + use<> {
-        self.link.ended.clone().map(|ended| {
-            ended.map_err(|_| Error::disconnected("a panic ended the connection"))
-        })
+        self.link
+            .ended
+            .clone()
+            .map(|ended| ended.map_err(|_| Error::disconnected("a panic ended the connection")))
     }
 }
 
