@@ -169,4 +169,8 @@ const MAY_NAME_CAPNP: &[&str] = &[
 /// Generated code carries the lints of others.
 const MAY_ALLOW_LINTS: &[&str] = &["src/contract.rs"];
 /// Tests that wait for what no event tells, in real time: a real process. Give the reason beside each.
-const MAY_SLEEP: &[&str] = &[];
+const MAY_SLEEP: &[&str] = &[
+    // A network that delays, and objects that take time: what is slow here is what is tested.
+    "tests/it/support/network.rs",
+    "tests/it/support/objects.rs",
+];
