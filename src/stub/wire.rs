@@ -37,6 +37,9 @@ pub fn read_request(from: request::Reader<'_>, limits: &Limits, keep: Keep) -> R
         let shown = String::from_utf8_lossy(method);
         Error::invalid_request(format!("`{shown}` is not a request method"))
     })?;
+    if method == http::Method::CONNECT {
+        return Err(Error::invalid_request("method CONNECT asks for a proxy, not for an object"));
+    }
     let uri = read_url(from.get_url()?.as_bytes(), limits)?;
     let headers = read_headers(from.get_headers()?, limits)?;
     let body =
@@ -174,13 +177,13 @@ fn write_body(mut to: body::Builder<'_>, body: Body, limits: &Limits) {
 
 fn read_body(from: body::Reader<'_>, limits: &Limits, keep: Keep) -> Result<Body> {
     let prefix = Bytes::copy_from_slice(from.get_prefix()?);
-    if !from.has_rest() {
-        return Ok(Body::from_bytes(prefix));
-    }
     let length = match from.get_length().which()? {
         body::length::Unknown(()) => None,
         body::length::Bytes(bytes) => Some(bytes),
     };
+    if !from.has_rest() {
+        return Ok(Body::prefixed(prefix, Body::empty(), length));
+    }
     let rest = transfer::pull(from.get_rest(), limits.stream_window_bytes, keep);
     Ok(Body::prefixed(prefix, rest, length))
 }

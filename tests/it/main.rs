@@ -3,9 +3,12 @@
 // So that lints know all of this for tests, helpers included.
 #![cfg(test)]
 
+mod bodies;
 mod breakage;
 mod contract;
+mod control;
 mod fetch;
+mod hostile;
 mod latency;
 mod order;
 mod support;

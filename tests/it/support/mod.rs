@@ -1,8 +1,11 @@
 //! What the tests share: objects that reflect, a server on loopback, a network that delays.
 
 pub(crate) mod network;
+pub(crate) mod noise;
 pub(crate) mod objects;
+pub(crate) mod raw;
 pub(crate) mod server;
+pub(crate) mod target;
 
 use std::future::Future;
 
