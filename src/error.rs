@@ -230,9 +230,14 @@ impl From<Error> for capnp::Error {
             Kind::Unimplemented => capnp::ErrorKind::Unimplemented,
             _ => capnp::ErrorKind::Failed,
         };
-        Self { kind, extra: error.message }
+        let mut extra = error.message;
+        extra.truncate(extra.floor_char_boundary(EXCEPTION_BYTES_MAX));
+        Self { kind, extra }
     }
 }
+
+/// What an exception may say: it has to fit into a message.
+const EXCEPTION_BYTES_MAX: usize = 16 << 10;
 
 /// Lets `?` turn the errors of common libraries into ours, of kind *failed*.
 macro_rules! failed_from {

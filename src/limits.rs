@@ -48,6 +48,10 @@ pub struct Limits {
     pub headers_max: usize,
     /// Bytes of all header names and values of one request or response.
     pub header_bytes_max: usize,
+    /// Bytes of a name. A name over 1,024 bytes still leads to its object, but is not kept.
+    pub name_bytes_max: usize,
+    /// Objects in memory at a time; an event for a further one fails *overloaded*.
+    pub objects_max: usize,
     /// Bytes of a url.
     pub url_bytes_max: usize,
     /// How long an object without events stays in memory.
@@ -68,7 +72,7 @@ impl Default for Limits {
             inline_body_bytes_max: 256 << 10,
             stream_window_bytes: 256 << 10,
             connection_calls_max: 16_384,
-            connection_queued_bytes_max: 64 << 20,
+            connection_queued_bytes_max: 128 << 20,
             connection_output_bytes_max: 1 << 20,
             connection_stubs_max: 65_536,
             connections_max: 10_240,
@@ -78,11 +82,13 @@ impl Default for Limits {
             idle_timeout: None,
             peer_timeout: Duration::from_secs(10),
             object_queue_events_max: 16_384,
-            object_queue_bytes_max: 64 << 20,
+            object_queue_bytes_max: 128 << 20,
             object_queue_age_max: Duration::from_secs(30),
             critical_section_timeout: Duration::from_secs(30),
             headers_max: 256,
             header_bytes_max: 64 << 10,
+            name_bytes_max: 16 << 10,
+            objects_max: 1 << 20,
             url_bytes_max: 16 << 10,
             evict_after: Duration::from_secs(70),
             shutdown_hook_timeout: Duration::from_secs(10),

@@ -115,6 +115,25 @@ impl BodyWriter {
         Poll::Pending
     }
 
+    /// Waits until the reader has asked for a first chunk, or has dropped the body: until then nobody needs
+    /// what a producer makes, and nothing has to wait in memory.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does nothing.
+    pub fn wanted(&mut self) -> impl Future<Output = ()> + Send + '_ {
+        poll_fn(move |cx| {
+            let stale = {
+                let mut state = self.shared.lock();
+                if state.wanted || state.reader_gone {
+                    return Poll::Ready(());
+                }
+                state.wanted_waiter.replace(cx.waker().clone())
+            };
+            drop(stale);
+            Poll::Pending
+        })
+    }
+
     /// Returns whether the reader has dropped the body.
     pub fn is_closed(&self) -> bool {
         self.shared.lock().reader_gone
@@ -162,6 +181,8 @@ pub(super) fn pipe(window_bytes: usize) -> (BodyWriter, PipeReader) {
         reader_waiter: None,
         room_waiter: None,
         closed_waiter: None,
+        wanted: false,
+        wanted_waiter: None,
     };
     let shared = Arc::new(Shared { state: Mutex::new(state) });
     let reader = PipeReader { shared: Arc::clone(&shared) };
@@ -178,6 +199,7 @@ impl PipeReader {
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         let (chunk, writer) = {
             let mut state = self.shared.lock();
+            state.wanted = true;
             if let Some(chunk) = state.take() {
                 (chunk, state.writer_with_room())
             } else {
@@ -186,7 +208,9 @@ impl PipeReader {
                     Some(End::Failed(error)) => Poll::Ready(Some(Err(error.clone()))),
                     None => {
                         let stale = state.reader_waiter.replace(cx.waker().clone());
+                        let producer = state.wanted_waiter.take();
                         drop(state);
+                        wake(producer);
                         drop(stale);
                         Poll::Pending
                     }
@@ -206,16 +230,18 @@ impl PipeReader {
 
 impl Drop for PipeReader {
     fn drop(&mut self) {
-        let (room, closed, reader, queue) = {
+        let (room, closed, wanted, reader, queue) = {
             let mut state = self.shared.lock();
             state.reader_gone = true;
             state.queued_bytes = 0;
             let queue = mem::take(&mut state.queue);
             let room = state.room_waiter.take().map(|(_, waker)| waker);
-            (room, state.closed_waiter.take(), state.reader_waiter.take(), queue)
+            let (closed, wanted) = (state.closed_waiter.take(), state.wanted_waiter.take());
+            (room, closed, wanted, state.reader_waiter.take(), queue)
         };
         wake(room);
         wake(closed);
+        wake(wanted);
         drop((reader, queue));
     }
 }
@@ -241,6 +267,9 @@ struct State {
     /// The writer, and how many bytes it wants to write.
     room_waiter: Option<(usize, Waker)>,
     closed_waiter: Option<Waker>,
+    /// The reader has asked for a chunk.
+    wanted: bool,
+    wanted_waiter: Option<Waker>,
 }
 
 enum End {
@@ -531,6 +560,19 @@ mod tests {
         let (writer, reader) = pipe(2);
         writer.finish();
         drop(reader);
+    }
+
+    #[test]
+    fn a_producer_learns_when_its_body_is_first_wanted() {
+        let (mut writer, mut reader) = pipe(8);
+        let mut wanted = Box::pin(async move { writer.wanted().await });
+        let mut context = Context::from_waker(noop_waker_ref());
+        assert!(wanted.as_mut().poll(&mut context).is_pending());
+        assert!(reader.poll_chunk(&mut context).is_pending());
+        assert!(wanted.as_mut().poll(&mut context).is_ready());
+        let (mut writer, reader) = pipe(8);
+        drop(reader);
+        block_on(writer.wanted());
     }
 
     #[test]

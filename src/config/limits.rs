@@ -49,6 +49,8 @@ limits! {
     critical_section_timeout: Time,
     headers_max: Count,
     header_bytes_max: Bytes,
+    name_bytes_max: Bytes,
+    objects_max: Count,
     url_bytes_max: Bytes,
     evict_after: Time,
     shutdown_hook_timeout: Time,

@@ -18,6 +18,7 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
 use crate::error::Error;
+use crate::limits::Limits;
 
 /// The dispatcher that the generated code has for one object.
 pub struct Dispatch(Box<Dispatcher>);
@@ -70,18 +71,18 @@ impl TypedCall {
     pub(crate) fn enter(
         self,
         dispatch: &Dispatch,
-        settle: Duration,
+        limits: &Limits,
     ) -> (LocalBoxFuture<'static, TypedOutcome>, bool) {
         let Self { interface, method, params, results } = self;
         let slot = Rc::new(RefCell::new(None));
-        let held = HeldResults { held: Some(Held::new(results)), slot: slot.clone() };
+        let held = HeldResults { held: Some(Held::new(results, limits)), slot: slot.clone() };
         let results = Results::new(Box::new(held));
         let answer = (dispatch.0)(interface, method, Params::new(params), results);
         let completion = async move {
             answer.promise.await?;
             let held = slot.borrow_mut().take();
             match held {
-                Some(held) => held.settle(settle).await,
+                Some(held) => held.settle().await,
                 // A streaming method has no results, and leaves them where they are.
                 None if answer.is_streaming => Ok(()),
                 None => Err(capnp::Error::failed("the handler kept its results".into())),
@@ -96,23 +97,35 @@ struct Held {
     message: capnp::message::Builder<capnp::message::HeapAllocator>,
     references: Vec<Option<Box<dyn ClientHook>>>,
     onward: Box<dyn ResultsHook>,
+    bytes_max: usize,
+    patience: Duration,
 }
 
 impl Held {
-    fn new(onward: Box<dyn ResultsHook>) -> Self {
+    fn new(onward: Box<dyn ResultsHook>, limits: &Limits) -> Self {
+        /// What a message holds beside its results.
+        const ENVELOPE_BYTES: usize = 4 << 10;
+        let bytes_max = limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES);
         let allocator = capnp::message::HeapAllocator::new().first_segment_words(32);
         let message = capnp::message::Builder::new(allocator);
-        Self { message, references: Vec::new(), onward }
+        let patience = limits.settle_timeout;
+        Self { message, references: Vec::new(), onward, bytes_max, patience }
     }
 
     fn copy_onward(&mut self) -> capnp::Result<()> {
+        let (bytes, max) = (self.message.size_in_words() * 8, self.bytes_max);
+        if bytes > max {
+            let text = format!("results of {bytes} bytes, of at most {max}");
+            return Err(capnp::Error::failed(text));
+        }
         let mut root: any_pointer::Reader<'_> = self.message.get_root_as_reader()?;
         root.imbue(&self.references);
         self.onward.get()?.set_as(root)
     }
 
     /// Waits until every reference in the results is settled, then hands the results on.
-    async fn settle(mut self, patience: Duration) -> capnp::Result<()> {
+    async fn settle(mut self) -> capnp::Result<()> {
+        let patience = self.patience;
         for reference in self.references.iter_mut().flatten() {
             let Ok(settled) = tokio::time::timeout(patience, resolved(reference.add_ref())).await
             else {

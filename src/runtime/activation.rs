@@ -193,8 +193,7 @@ impl Activation {
                     let _ = reply.send(typed_failure(Error::unimplemented(text)));
                     return;
                 };
-                let settle = self.shard.limits().settle_timeout;
-                let entered = catch_unwind(AssertUnwindSafe(|| call.enter(dispatch, settle)));
+                let entered = catch_unwind(AssertUnwindSafe(|| call.enter(dispatch, self.shard.limits())));
                 match entered {
                     Ok((handler, streaming)) => {
                         let holds = streaming.then(|| {

@@ -138,6 +138,11 @@ impl Container {
                  and {bytes_max}"
             )));
         }
+        if self.phase.get() == Phase::Absent
+            && let Some(error) = shard.no_room()
+        {
+            return event.fail(error);
+        }
         self.queued.set(Queued { events: held.events + 1, bytes: held.bytes + bytes });
         let waiting = Waiting { event, lane: lane.clone(), since: Instant::now(), bytes };
         self.queue.borrow_mut().push_back(waiting);
@@ -236,9 +241,7 @@ impl Container {
         match self.broken() {
             Some(reason) => drop(watcher.send(reason)),
             None => {
-                let mut watchers = self.watchers.borrow_mut();
-                watchers.retain(|watcher| !watcher.is_canceled());
-                watchers.push(watcher);
+                add_watcher(&mut self.watchers.borrow_mut(), watcher);
             }
         }
     }
@@ -276,6 +279,17 @@ impl Container {
             waker.wake_by_ref();
         }
     }
+}
+
+/// Adds a watcher; those who gave up leave when the list would have to grow.
+pub fn add_watcher(
+    watchers: &mut Vec<oneshot::Sender<Error>>,
+    watcher: oneshot::Sender<Error>,
+) {
+    if watchers.len() == watchers.capacity() {
+        watchers.retain(|watcher| !watcher.is_canceled());
+    }
+    watchers.push(watcher);
 }
 
 /// An object's own view of its container. It does not keep the container alive.

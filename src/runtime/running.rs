@@ -208,6 +208,8 @@ fn pump(mut body: Body, window: usize) -> (Body, LocalBoxFuture<'static, ()>) {
     let (mut writer, far_end) = Body::pipe(window);
     let far_end = Body::prefixed(Bytes::new(), far_end, length);
     let task = async move {
+        // Nothing waits in memory for a reader who has not begun to read.
+        writer.wanted().await;
         loop {
             let chunk = tokio::select! { biased;
                 () = writer.closed() => return,

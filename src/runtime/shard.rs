@@ -227,6 +227,13 @@ impl Shard {
         self.stopping.get().then(|| Error::disconnected("the server is shutting down"))
     }
 
+    /// Returns why no further object can come into memory, where none can.
+    pub(super) fn no_room(&self) -> Option<Error> {
+        let max = self.limits.objects_max / self.placement().shards();
+        let full = self.active.get() >= max.max(1);
+        full.then(|| Error::overloaded(format!("{max} objects are in memory on this thread, the most it may hold")))
+    }
+
     /// Brings the object of `container` into memory.
     pub(super) fn activate(self: &Rc<Self>, container: &Rc<Container>) {
         self.active.set(self.active.get() + 1);

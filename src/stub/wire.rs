@@ -191,12 +191,18 @@ fn read_body(from: body::Reader<'_>, limits: &Limits, keep: Keep) -> Result<Body
 /// Writes an error with all its flags.
 pub fn write_error(mut to: error::Builder<'_>, error: &Error) {
     to.set_kind(kind_to_wire(error.kind));
-    to.set_message(error.message.as_str());
+    to.set_message(shortened(&error.message));
     to.set_remote(error.remote);
     to.set_retryable(error.retryable);
     to.set_overloaded(error.overloaded);
     to.set_reset(error.reset);
     to.set_delivered(error.delivered);
+}
+
+/// Returns as much of a message as people read: an error must not grow past what a message may be.
+fn shortened(text: &str) -> &str {
+    const SHOWN_BYTES_MAX: usize = 16 << 10;
+    text.get(..text.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or_default()
 }
 
 /// Reads an error. A kind that is newer than this program reads as *failed*.
