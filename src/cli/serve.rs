@@ -22,6 +22,7 @@ pub async fn run(args: Serve, exit: fn(i32) -> !) -> anyhow::Result<i32> {
     let settings = Settings::load(Flags { config, listen, threads })?;
     // From here on a signal is heard, however early it comes.
     let mut signals = Signals::new()?;
+    allow_open_files(settings.limits.connections_max);
     let server = settings.builder()?.start().await?;
     for address in server.addresses().iter().filter(|address| !is_private(address)) {
         tracing::warn!(%address, "other machines may reach this address, and nobody is asked who they are");
@@ -57,6 +58,31 @@ fn log_to_stderr(filter: &str) -> Result<()> {
     log.with_ansi(std::io::stderr().is_terminal()).init();
     Ok(())
 }
+
+/// Asks for as many open files as the connections that may be open want; says so where there are fewer.
+#[cfg(target_os = "linux")]
+fn allow_open_files(connections_max: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// For all that is no connection.
+    const OTHERS: u64 = 256;
+    let wanted = connections_max as u64 + OTHERS;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let granted = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(granted), maximum });
+    if raised.is_err() || granted < wanted {
+        tracing::warn!(
+            connections_max,
+            open_files = granted,
+            "fewer files may be open than connections: raise `ulimit -n`, or lower connections_max"
+        );
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allow_open_files(_connections_max: usize) {}
 
 /// Returns whether only this machine reaches an address that is listened on.
 fn is_private(address: &Address) -> bool {

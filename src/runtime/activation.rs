@@ -193,7 +193,8 @@ impl Activation {
                     let _ = reply.send(typed_failure(Error::unimplemented(text)));
                     return;
                 };
-                let entered = catch_unwind(AssertUnwindSafe(|| call.enter(dispatch, self.shard.limits())));
+                let entered =
+                    catch_unwind(AssertUnwindSafe(|| call.enter(dispatch, self.shard.limits())));
                 match entered {
                     Ok((handler, streaming)) => {
                         let holds = streaming.then(|| {

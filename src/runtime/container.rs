@@ -282,10 +282,7 @@ impl Container {
 }
 
 /// Adds a watcher; those who gave up leave when the list would have to grow.
-pub fn add_watcher(
-    watchers: &mut Vec<oneshot::Sender<Error>>,
-    watcher: oneshot::Sender<Error>,
-) {
+pub fn add_watcher(watchers: &mut Vec<oneshot::Sender<Error>>, watcher: oneshot::Sender<Error>) {
     if watchers.len() == watchers.capacity() {
         watchers.retain(|watcher| !watcher.is_canceled());
     }

@@ -231,7 +231,11 @@ impl Shard {
     pub(super) fn no_room(&self) -> Option<Error> {
         let max = self.limits.objects_max / self.placement().shards();
         let full = self.active.get() >= max.max(1);
-        full.then(|| Error::overloaded(format!("{max} objects are in memory on this thread, the most it may hold")))
+        full.then(|| {
+            Error::overloaded(format!(
+                "{max} objects are in memory on this thread, the most it may hold"
+            ))
+        })
     }
 
     /// Brings the object of `container` into memory.
