@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod breakage;
+mod cancel;
 mod contract;
 mod fetch;
 mod latency;
