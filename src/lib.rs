@@ -24,9 +24,9 @@ pub mod rpc;
 #[cfg(feature = "server")]
 mod server;
 
+pub use body::{Body, BodyWriter};
 #[doc(hidden)]
 pub use contract::{REVISION, byte_stream_capnp, demo_capnp, stubborn_capnp};
-pub use body::{Body, BodyWriter};
 pub use error::{Error, Kind, Result};
 pub use id::ObjectId;
 pub use limits::Limits;

@@ -20,12 +20,8 @@ use futures::future::LocalBoxFuture;
 /// The dispatcher that the generated code has for one object.
 pub struct Dispatch(Box<Dispatcher>);
 
-type Dispatcher = dyn Fn(
-    u64,
-    u16,
-    Params<any_pointer::Owned>,
-    Results<any_pointer::Owned>,
-) -> DispatchCallResult;
+type Dispatcher =
+    dyn Fn(u64, u16, Params<any_pointer::Owned>, Results<any_pointer::Owned>) -> DispatchCallResult;
 
 impl Dispatch {
     /// Makes the dispatcher of `object` for the interface of the client type `C`.
@@ -200,4 +196,3 @@ impl PipelineHook for Pipelined {
         at.as_cap()
     }
 }
-

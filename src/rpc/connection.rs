@@ -82,7 +82,9 @@ impl Tickets {
     pub fn take(&self) -> Result<Ticket> {
         if self.given.get() >= self.max {
             let max = self.max;
-            return Err(Error::overloaded(format!("this connection holds {max} stubs, the most it may")));
+            return Err(Error::overloaded(format!(
+                "this connection holds {max} stubs, the most it may"
+            )));
         }
         self.given.set(self.given.get() + 1);
         Ok(Ticket(self.given.clone()))

@@ -22,7 +22,13 @@ const DUPLEX_BYTES: usize = 256 << 10;
 
 impl Pairs {
     /// Returns the stub of `target` in `namespace`, which lives on shard `to`, at once.
-    pub fn stub(&self, shard: &Rc<Shard>, to: usize, namespace: &str, target: &Target) -> stub::Client {
+    pub fn stub(
+        &self,
+        shard: &Rc<Shard>,
+        to: usize,
+        namespace: &str,
+        target: &Target,
+    ) -> stub::Client {
         let mut clients = self.clients.borrow_mut();
         let client = clients.entry(to).or_insert_with(|| {
             let (near, far) = tokio::io::duplex(DUPLEX_BYTES);

@@ -159,12 +159,7 @@ impl Activation {
     }
 
     /// Enters the handler of one event, and polls it once.
-    fn enter(
-        &mut self,
-        waiting: Waiting,
-        instance: &Rc<dyn Instance>,
-        context: &mut Context<'_>,
-    ) {
+    fn enter(&mut self, waiting: Waiting, instance: &Rc<dyn Instance>, context: &mut Context<'_>) {
         let Some(waiting) = waiting.lane.clone().hold_back(waiting) else { return };
         let Waiting { event, lane, .. } = waiting;
         if event.is_abandoned() {
@@ -175,8 +170,7 @@ impl Activation {
                 let signal = Signal::default();
                 request.extensions_mut().insert(signal.clone());
                 let method = request.method().clone();
-                let entered =
-                    catch_unwind(AssertUnwindSafe(|| instance.clone().fetch(request)));
+                let entered = catch_unwind(AssertUnwindSafe(|| instance.clone().fetch(request)));
                 match entered {
                     Ok(handler) => {
                         let limits = self.shard.limits().clone();
@@ -206,7 +200,10 @@ impl Activation {
                             lane.begin_hold();
                             lane
                         });
-                        self.start(Running::typed(handler, reply, holds, self.container.clone()), context);
+                        self.start(
+                            Running::typed(handler, reply, holds, self.container.clone()),
+                            context,
+                        );
                     }
                     Err(payload) => {
                         self.panicked(panic_message(&*payload));

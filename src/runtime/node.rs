@@ -91,9 +91,8 @@ impl Drop for Node {
 
 #[expect(clippy::disallowed_methods, reason = "shards are the threads of this program")]
 fn start_thread(index: usize, common: Arc<Common>) -> Result<JoinHandle<()>> {
-    let runtime = move || {
-        Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
-    };
+    let runtime =
+        move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         let runtime = runtime().expect("a runtime needs only file descriptors");
         runtime.block_on(async { Shard::new(index, common).run().await });

@@ -131,10 +131,7 @@ impl Running {
 
 impl Fetch {
     /// Answers; yields the pump of the response's body where it is not at hand.
-    fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<LocalBoxFuture<'static, ()>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<LocalBoxFuture<'static, ()>>> {
         let Poll::Ready(outcome) = self.handler.as_mut().poll(context) else {
             watch_caller(&mut self.reply, &self.signal, context);
             return Poll::Pending;
@@ -145,13 +142,11 @@ impl Fetch {
             }
             return Poll::Ready(None);
         }
-        let outcome = outcome
-            .map_err(theirs)
-            .and_then(|response| {
-                let response = message::normalize(response, &self.method);
-                message::validate_response(&response, &self.limits).map_err(theirs)?;
-                Ok(response)
-            });
+        let outcome = outcome.map_err(theirs).and_then(|response| {
+            let response = message::normalize(response, &self.method);
+            message::validate_response(&response, &self.limits).map_err(theirs)?;
+            Ok(response)
+        });
         let (outcome, pump) = match outcome {
             Ok(response) if response.body().known().is_none() => {
                 let (head, body) = response.into_parts();

@@ -44,9 +44,8 @@ impl Client {
     /// # Errors
     /// *disconnected* where nobody answers there within the peer timeout.
     pub async fn connect_with(address: &Address, limits: Limits) -> Result<Self> {
-        let unreachable = |why: String| {
-            Error::disconnected(format!("can't reach a server at {address}: {why}"))
-        };
+        let unreachable =
+            |why: String| Error::disconnected(format!("can't reach a server at {address}: {why}"));
         let connected = tokio::time::timeout(limits.peer_timeout, async {
             match address {
                 Address::Tcp(address) => {

@@ -14,8 +14,8 @@ pub mod wire;
 pub use address::Address;
 pub use client::{Client, Link};
 pub use namespace::{Namespace, NamespaceInfo, ObjectInfo, Page, Target};
+pub use ordered::capability;
 #[cfg(feature = "server")]
 pub(crate) use ordered::new_call;
-pub use ordered::capability;
 pub use reference::{Fetch, Stub};
 pub use retry::Retry;

@@ -39,7 +39,8 @@ pub fn read_request(from: request::Reader<'_>, limits: &Limits, keep: Keep) -> R
     })?;
     let uri = read_url(from.get_url()?.as_bytes(), limits)?;
     let headers = read_headers(from.get_headers()?, limits)?;
-    let body = if from.has_body() { read_body(from.get_body()?, limits, keep)? } else { Body::empty() };
+    let body =
+        if from.has_body() { read_body(from.get_body()?, limits, keep)? } else { Body::empty() };
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -77,7 +78,8 @@ fn write_response(mut to: response::Builder<'_>, response: Response, limits: &Li
 
 fn read_response(from: response::Reader<'_>, limits: &Limits, keep: Keep) -> Result<Response> {
     let status = from.get_status();
-    let body = if from.has_body() { read_body(from.get_body()?, limits, keep)? } else { Body::empty() };
+    let body =
+        if from.has_body() { read_body(from.get_body()?, limits, keep)? } else { Body::empty() };
     let mut response = Response::new(body);
     *response.status_mut() = http::StatusCode::from_u16(status)
         .map_err(|_| Error::failed(format!("{status} is not a response status")))?;
@@ -90,8 +92,8 @@ fn read_url(text: &[u8], limits: &Limits) -> Result<http::Uri> {
         let (bytes, max) = (text.len(), limits.url_bytes_max);
         return Err(Error::invalid_request(format!("a url of {bytes} bytes, of at most {max}")));
     }
-    let text = std::str::from_utf8(text)
-        .map_err(|_| Error::invalid_request("the url is not UTF-8"))?;
+    let text =
+        std::str::from_utf8(text).map_err(|_| Error::invalid_request("the url is not UTF-8"))?;
     crate::message::parse_url(text)
 }
 

@@ -59,8 +59,11 @@ fn a_streamed_body_does_not_hold_back_the_calls_behind_it() {
         let (_server, client) = server::connected(2).await;
         for name in ["a", "b", "c"] {
             let stub = client.namespace(PLAIN).get_by_name(name);
-            let mut slow =
-                stub.fetch("http://do/stream?bytes=50000000&chunk=10000").await.unwrap().into_body();
+            let mut slow = stub
+                .fetch("http://do/stream?bytes=50000000&chunk=10000")
+                .await
+                .unwrap()
+                .into_body();
             slow.chunk().await.unwrap().unwrap();
             assert_eq!(text(stub.fetch("http://do/note?n=1")).await, "noted");
             let left = slow.bytes().await.unwrap().len();

@@ -14,7 +14,9 @@ fn a_first_fetch_takes_one_round_trip_from_an_open_connection() {
         let (_server, address) = server::start(2, Limits::default()).await;
         let each_way = Duration::from_millis(50);
         let network = Network::to(&address, Weather::Far(each_way)).await;
-        for (namespace, name) in [(PLAIN, "a"), (PLAIN, "b"), (TYPED, "a"), (TYPED, "b"), (TYPED, "c")] {
+        for (namespace, name) in
+            [(PLAIN, "a"), (PLAIN, "b"), (TYPED, "a"), (TYPED, "b"), (TYPED, "c")]
+        {
             let client = Client::connect(network.address()).await.unwrap();
             let begun = tokio::time::Instant::now();
             let stub = client.namespace(namespace).get_by_name(name);

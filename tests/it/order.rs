@@ -82,7 +82,8 @@ fn call(stub: &Stub, n: u64, case: &Case, random: &mut Random) -> Pending {
         let promise = request.send().promise;
         return Box::pin(async move { drop(promise.await.unwrap()) });
     }
-    let url = format!("http://do/{}?n={n}&then={}", case.path, ["", "yield", "sleep"][(n % 3) as usize]);
+    let url =
+        format!("http://do/{}?n={n}&then={}", case.path, ["", "yield", "sleep"][(n % 3) as usize]);
     let request = http::Request::post(url).body(vec![7u8; size]).unwrap();
     let answer = stub.fetch(request);
     Box::pin(async move { assert_eq!(answer.await.unwrap().status(), 200) })
@@ -192,7 +193,14 @@ fn fetches_and_typed_calls_on_one_stub_keep_one_order() {
 
 #[test]
 fn mixed_calls_with_cancellations_to_a_cold_object_keep_one_order() {
-    check(Case { namespace: TYPED, object: "slow", typed: 50, cancelled: 20, reverse: true, ..BASE });
+    check(Case {
+        namespace: TYPED,
+        object: "slow",
+        typed: 50,
+        cancelled: 20,
+        reverse: true,
+        ..BASE
+    });
 }
 
 #[test]

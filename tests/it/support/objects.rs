@@ -59,7 +59,9 @@ impl Core {
                 self.note(number("n"));
                 match argument("then") {
                     Some("yield") => tokio::task::yield_now().await,
-                    Some("sleep") => tokio::time::sleep(Duration::from_micros(number("n") % 300)).await,
+                    Some("sleep") => {
+                        tokio::time::sleep(Duration::from_micros(number("n") % 300)).await
+                    }
                     _ => {}
                 }
                 Ok(respond::text("noted"))
@@ -112,7 +114,9 @@ impl Core {
                 }
                 Ok(respond::text(bytes.to_string()))
             }
-            "/stream" => Ok(Response::new(self.stream(number("bytes"), number("chunk"), number("cut")))),
+            "/stream" => {
+                Ok(Response::new(self.stream(number("bytes"), number("chunk"), number("cut"))))
+            }
             "/call" => self.call(argument("namespace"), argument("name"), number("n")).await,
             path => respond::status(404, format!("nothing at {path}")),
         }
