@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::connection::Tickets;
 use super::directory::RpcDirectory;
+use super::prompt::Prompt;
 use crate::contract::REVISION;
 use crate::runtime::Shard;
 use crate::stubborn_capnp::server;
@@ -16,9 +17,9 @@ pub struct Bootstrap {
 
 impl Bootstrap {
     /// Makes the bootstrap of a connection that may hold as many stubs as `stubs` says.
-    pub fn new(shard: Rc<Shard>, stubs: Option<Tickets>) -> Self {
+    pub fn client(shard: Rc<Shard>, stubs: Option<Tickets>) -> server::Client {
         let directory = RpcDirectory::new(&shard, stubs);
-        Self { shard, directory }
+        Prompt::client(Rc::new(Self { shard, directory }))
     }
 }
 
@@ -30,7 +31,7 @@ impl server::Server for Bootstrap {
     ) -> Result<(), capnp::Error> {
         let name = params.get()?.get_name()?.to_str()?;
         results.get().set_namespace(self.directory.capability(name));
-        Ok(())
+        results.set_pipeline()
     }
 
     async fn list_namespaces(

@@ -14,7 +14,6 @@ use super::bootstrap::Bootstrap;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::runtime::Shard;
-use crate::stubborn_capnp::server;
 use crate::vat::{Account, Network, Traffic};
 
 /// Serves the contract over a stream until it closes, or the server says farewell. `place` is dropped then.
@@ -77,7 +76,7 @@ where
     W: AsyncWrite + Unpin + 'static,
 {
     let (network, traffic) = Network::new(reader, writer, Side::Server, limits, account);
-    let bootstrap: server::Client = capnp_rpc::new_client(Bootstrap::new(shard.clone(), stubs));
+    let bootstrap = Bootstrap::client(shard.clone(), stubs);
     (RpcSystem::new(Box::new(network), Some(bootstrap.client)), traffic)
 }
 

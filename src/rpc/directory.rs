@@ -5,6 +5,7 @@ use std::rc::{Rc, Weak};
 use super::connection::Tickets;
 use super::namespace::{Found, NamespaceDoor};
 use super::pair::Pairs;
+use super::prompt::Prompt;
 use crate::error::Result;
 use crate::object::Directory;
 use crate::runtime::{Doors, Shard};
@@ -44,7 +45,7 @@ impl RpcDirectory {
 
     /// Returns the namespace called `name` as a capability. One that does not exist says so when called.
     pub fn capability(&self, name: &str) -> namespace::Client {
-        capnp_rpc::new_client_from_rc(self.door(name))
+        Prompt::client(self.door(name))
     }
 }
 
@@ -52,7 +53,7 @@ impl Directory for RpcDirectory {
     fn namespace(&self, name: &str) -> Result<Namespace> {
         let door = self.door(name);
         let limits = door.found()?.shard.limits().clone();
-        let client = capnp_rpc::new_client_from_rc(door.clone());
+        let client = Prompt::client(door.clone());
         let stubs = Rc::new(move |target: &Target| door.stub(target));
         Ok(Namespace::local(client, stubs, limits))
     }

@@ -17,6 +17,7 @@ use crate::object::TypedCall;
 use crate::runtime::{Event, Lane, RemoteLane};
 use crate::stub::{new_call, wire};
 use crate::stubborn_capnp::{outcome, stub};
+use crate::vat::{Caller, cancelled};
 
 /// The way from a stub to its object. It is chosen when the stub is made and never changes, so that the
 /// order of calls can't fork.
@@ -65,6 +66,7 @@ impl StubHook {
 impl Inner {
     fn fetch(
         &self,
+        caller: Caller,
         params: Box<dyn ParamsHook>,
         mut results: Box<dyn ResultsHook>,
     ) -> Promise<(), Exception> {
@@ -83,15 +85,16 @@ impl Inner {
             (Ok(request), Route::Local(lane)) => lane.send(Event::Fetch { request, reply }),
             (Ok(request), Route::Remote(lane)) => lane.fetch(request, reply),
         }
-        Promise::from_future(async move {
+        Promise::from_future(caller.until_left(async move {
             let outcome = answer.await.unwrap_or_else(|_| Err(dropped()));
             let to: outcome::Builder<'_> = results.get()?.init_as();
             wire::write_outcome(to, outcome, &limits);
             Ok(())
-        })
+        }))
     }
 
-    fn typed(&self, call: TypedCall) -> Promise<(), Exception> {
+    /// The results are the handler's: a call that is cancelled while it runs ends when the handler does.
+    fn typed(&self, caller: Caller, call: TypedCall) -> Promise<(), Exception> {
         let (reply, answer) = oneshot::channel();
         match &self.route {
             Route::Local(lane) => lane.send(Event::Typed { call, reply }),
@@ -101,7 +104,10 @@ impl Inner {
                 return Promise::err(Exception::unimplemented(text));
             }
         }
-        Promise::from_future(async move { answer.await.unwrap_or_else(|_| Err(dropped().into())) })
+        Promise::from_future(
+            caller
+                .until_left(async move { answer.await.unwrap_or_else(|_| Err(dropped().into())) }),
+        )
     }
 
     fn identity(&self, mut results: Box<dyn ResultsHook>) -> Result<(), Exception> {
@@ -114,19 +120,19 @@ impl Inner {
         Ok(())
     }
 
-    fn broken(&self, mut results: Box<dyn ResultsHook>) -> Promise<(), Exception> {
+    fn broken(&self, caller: Caller, mut results: Box<dyn ResultsHook>) -> Promise<(), Exception> {
         let (watcher, told) = oneshot::channel();
         match &self.route {
             Route::Local(lane) => lane.watch(watcher),
             Route::Remote(lane) => lane.watch(watcher),
             Route::Refused(error) => drop(watcher.send(error.clone())),
         }
-        Promise::from_future(async move {
+        Promise::from_future(caller.until_left(async move {
             let reason = told.await.map_err(|_| Exception::from(dropped()))?;
             let to: stub::broken_results::Builder<'_> = results.get()?.init_as();
             wire::write_error(to.init_error(), &reason);
             Ok(())
-        })
+        }))
     }
 }
 
@@ -156,16 +162,20 @@ impl ClientHook for StubHook {
         params: Box<dyn ParamsHook>,
         results: Box<dyn ResultsHook>,
     ) -> Promise<(), Exception> {
+        let caller = Caller::of(&*params);
+        if caller.has_left() {
+            return Promise::err(cancelled());
+        }
         if interface != stub::Client::TYPE_ID {
-            return self.0.typed(TypedCall { interface, method, params, results });
+            return self.0.typed(caller, TypedCall { interface, method, params, results });
         }
         match method {
-            0 => self.0.fetch(params, results),
+            0 => self.0.fetch(caller, params, results),
             1 => match self.0.identity(results) {
                 Ok(()) => Promise::ok(()),
                 Err(error) => Promise::err(error),
             },
-            2 => self.0.broken(results),
+            2 => self.0.broken(caller, results),
             _ => Promise::err(Exception::unimplemented(format!("Stub has no method {method}"))),
         }
     }

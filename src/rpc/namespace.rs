@@ -32,7 +32,8 @@ impl Found {
     }
 }
 
-/// Serves one namespace to one connection, or to the objects of one shard.
+/// Serves one namespace to one connection, or to the objects of one shard. It is to be served by
+/// [`Prompt`](super::prompt::Prompt): what is pipelined on a stub then reaches the stub at once.
 pub struct NamespaceDoor {
     found: Result<Found>,
     pairs: Rc<Pairs>,
@@ -149,7 +150,7 @@ impl namespace::Server for NamespaceDoor {
     ) -> Result<(), capnp::Error> {
         let target = target_of(params.get()?.get_id()?, Target::Id);
         results.get().set_stub(self.stub_of(target));
-        Ok(())
+        results.set_pipeline()
     }
 
     async fn get_by_name(
@@ -159,7 +160,7 @@ impl namespace::Server for NamespaceDoor {
     ) -> Result<(), capnp::Error> {
         let name = params.get()?.get_name()?.to_string()?;
         results.get().set_stub(self.stub(&Target::Name(name)));
-        Ok(())
+        results.set_pipeline()
     }
 
     async fn get_existing(
@@ -169,7 +170,7 @@ impl namespace::Server for NamespaceDoor {
     ) -> Result<(), capnp::Error> {
         let target = target_of(params.get()?.get_id()?, Target::Existing);
         results.get().set_stub(self.stub_of(target));
-        Ok(())
+        results.set_pipeline()
     }
 
     async fn id_from_name(

@@ -62,7 +62,11 @@ impl Lane {
     pub fn watch(&self, watcher: oneshot::Sender<Error>) {
         match &*self.container.borrow() {
             Some(container) => container.watch(watcher),
-            None => self.watchers.borrow_mut().push(watcher),
+            None => {
+                let mut watchers = self.watchers.borrow_mut();
+                watchers.retain(|watcher| !watcher.is_canceled());
+                watchers.push(watcher);
+            }
         }
     }
 

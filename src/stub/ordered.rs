@@ -18,9 +18,12 @@ use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
+use crate::vat::{Caller, cancelled};
+
 /// Makes a capability of `server` that others may call: pass it in a typed call, to be called back.
 ///
-/// Calls on it enter `server` in the order in which they were made. It must be used inside a
+/// Calls on it enter `server` in the order in which they were made; one that its caller drops is dropped in
+/// `server` too, wherever it waits at that moment. The capability must be used inside a
 /// [`tokio::runtime::LocalRuntime`] or a [`tokio::task::LocalSet`]; `server` is dropped when nobody holds the
 /// capability any more.
 pub fn capability<C, S>(server: S) -> C
@@ -91,7 +94,7 @@ async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered) {
             continue;
         }
         let (promise, streaming, done) = enter(call);
-        let mut finished = promise.map(|outcome| drop(done.send(outcome))).boxed_local();
+        let mut finished = until_dropped(promise, done).boxed_local();
         if (&mut finished).now_or_never().is_some() {
             continue;
         }
@@ -101,6 +104,21 @@ async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered) {
         }
     }
     inside.running.collect::<()>().await;
+}
+
+/// Runs a call until it has ended, or nobody waits for it any more: then it is dropped.
+async fn until_dropped(
+    mut promise: Promise<(), Exception>,
+    mut done: oneshot::Sender<Result<(), Exception>>,
+) {
+    let outcome = poll_fn(|context| match promise.poll_unpin(context) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending => done.poll_canceled(context).map(|()| None),
+    });
+    if let Some(outcome) = outcome.await {
+        // Whoever no longer waits need not know.
+        let _ = done.send(outcome);
+    }
 }
 
 impl Inside {
@@ -141,12 +159,16 @@ impl ClientHook for Ordered {
         params: Box<dyn ParamsHook>,
         results: Box<dyn ResultsHook>,
     ) -> Promise<(), Exception> {
+        let caller = Caller::of(&*params);
+        if caller.has_left() {
+            return Promise::err(cancelled());
+        }
         let (done, outcome) = oneshot::channel();
         self.0.calls.borrow_mut().push_back(Call { interface, method, params, results, done });
         self.0.wake();
-        Promise::from_future(async move {
+        Promise::from_future(caller.until_left(async move {
             outcome.await.unwrap_or_else(|_| Err(Exception::failed("the call was dropped".into())))
-        })
+        }))
     }
 
     fn get_brand(&self) -> usize {

@@ -20,6 +20,7 @@ use crate::body::{Body, BodyWriter};
 use crate::byte_stream_capnp::byte_stream;
 use crate::error::{Error, Result};
 use crate::stubborn_capnp::body_source;
+use crate::vat;
 
 /// Takes what `body` has at hand, up to `max` bytes; the rest, where there may be more.
 pub fn split(mut body: Body, max: usize) -> (Bytes, Option<Body>) {
@@ -53,7 +54,8 @@ fn failed(error: Error) -> Body {
 
 /// Serves `body` as a source. Dropping the client drops the body.
 pub fn source(body: Body, chunk_bytes_max: usize) -> body_source::Client {
-    capnp_rpc::new_client(Source { body: RefCell::new(Some(body)), chunk_bytes_max })
+    let source = Source { body: RefCell::new(Some(body)), chunk_bytes_max };
+    vat::guard(capnp_rpc::new_client(source))
 }
 
 /// What a body in transit keeps alive: the connection that its bytes come over.
@@ -77,7 +79,7 @@ pub fn pull(source: capnp::Result<body_source::Client>, window: usize, keep: Kee
 /// Asks `source` to fill `sink`, until it has, fails, or nobody reads any more.
 async fn pump(source: body_source::Client, sink: Rc<Sink>) {
     let mut request = source.pump_to_request();
-    request.get().set_sink(capnp_rpc::new_client_from_rc(sink.clone()));
+    request.get().set_sink(vat::guard(capnp_rpc::new_client_from_rc(sink.clone())));
     let call = request.send();
     let closed = poll_fn(|context| sink.poll_closed(context));
     let outcome = tokio::select! { biased;

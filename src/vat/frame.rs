@@ -115,6 +115,12 @@ impl ReaderSegments for Stored {
     }
 }
 
+/// Makes a message for a few words.
+pub(super) fn small_message() -> Message {
+    const WORDS: u32 = 16;
+    Builder::new(HeapAllocator::new().first_segment_words(WORDS))
+}
+
 /// Appends the table of a message with these segments to `output`.
 pub(super) fn write_table(segments: &[&[u8]], output: &mut Vec<u8>) {
     let count = u32::try_from(segments.len()).expect("a message has less than 2^32 segments");

@@ -71,7 +71,10 @@ impl Link {
 
     /// Queues `message` now: the order of the calls of this function is the order of the wire.
     pub(super) fn send(&self, message: &Rc<Message>) {
+        let root = message.get_root_as_reader().ok();
         if self.stage.get() != Stage::Closed {
+            let substitute = root.and_then(|root| self.gate.borrow().substitute(root));
+            let message = substitute.as_ref().unwrap_or(message);
             let bytes = self.output.borrow_mut().push(message);
             self.traffic.output_bytes.set(self.traffic.output_bytes.get() + bytes);
             if self.writer_rests.take() {
@@ -79,8 +82,11 @@ impl Link {
             }
         }
         // Counted after queued, so that a connection in use is quiet at no moment.
-        if let Ok(root) = message.get_root_as_reader() {
+        if let Some(root) = root {
             self.gate.borrow_mut().note_sent(root);
+        }
+        if self.gate.borrow().has_due() {
+            self.wake_reader();
         }
     }
 

@@ -5,13 +5,17 @@
 //! neither memory nor time without bound.
 //!
 //! **Invariant:** capnp-rpc sees only calls that were admitted; every other call is answered here.
+//! **Invariant:** a call that the peer cancels is answered all the same, where whoever answers it asked for
+//! its [`Caller`], or is behind a [`guard`]: then neither side keeps anything of it.
 //! **Invariant:** a connection dies once, with one reason, which its [`Traffic`] keeps.
 //! **Invariant:** nothing here knows about objects, namespaces or the contract.
 
 mod account;
+mod call;
 mod flow;
 mod frame;
 mod gate;
+mod guard;
 mod input;
 mod link;
 mod network;
@@ -25,5 +29,7 @@ mod writer;
 mod tests;
 
 pub use account::Account;
+pub use call::{Caller, cancelled};
+pub use guard::guard;
 pub use network::Network;
 pub use traffic::Traffic;

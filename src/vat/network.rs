@@ -1,6 +1,7 @@
 //! What capnp-rpc sees: a network of one connection.
 //!
 //! **Invariant:** a message is queued within `send`, so that order is decided where calls are made.
+//! **Invariant:** a finish that was held is handed over before anything else from the peer.
 //! **Invariant:** a promise to receive ends when the connection is dead, with the first reason.
 
 use std::cell::{Cell, RefCell};
@@ -19,8 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::account::Account;
+use super::call::Call;
 use super::flow;
-use super::frame::{Message, Stored, WORD_BYTES};
+use super::frame::{self, Message, Stored, WORD_BYTES};
 use super::gate::{Refusal, Verdict, exception_type};
 use super::input::{Input, Read};
 use super::link::Link;
@@ -163,7 +165,14 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
     /// Takes the next message that is for capnp-rpc, of those that have arrived.
     fn take_message(&self) -> Result<Received, Error> {
         loop {
-            if self.must_stop() || self.is_paused() {
+            if self.must_stop() {
+                return Ok(None);
+            }
+            let due = self.link.gate.borrow_mut().take_due();
+            if let Some(finish) = due {
+                return Ok(Some(Box::new(Own(finish.into_reader()))));
+            }
+            if self.is_paused() {
                 return Ok(None);
             }
             let taken = match self.input.borrow_mut().as_mut() {
@@ -189,18 +198,19 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         options
             .traversal_limit_in_words(Some(words.saturating_mul(READS_MAX) + READ_WORDS_EXTRA))
             .nesting_limit(self.link.limits.nesting_max);
-        let message = Incoming(Reader::new(stored, options));
-        let root = message.0.get_root::<message::Reader<'_>>()?;
+        let message = Reader::new(stored, options);
+        let root = message.get_root::<message::Reader<'_>>()?;
         let verdict = self.link.gate.borrow_mut().judge(root, bytes)?;
         match verdict {
-            Verdict::Pass => Ok(Some(Box::new(message))),
+            Verdict::Pass => Ok(Some(Box::new(Incoming { message, call: None }))),
+            Verdict::Admit(call) => Ok(Some(Box::new(Incoming { message, call: Some(call) }))),
             Verdict::Swallow => Ok(None),
             Verdict::Refuse(refusal) => {
                 self.answer(&refusal)?;
                 Ok(None)
             }
             Verdict::Fail { answer_id, error } => {
-                let mut failed = Message::new_default();
+                let mut failed = frame::small_message();
                 let mut answer = failed.init_root::<message::Builder<'_>>().init_return();
                 answer.set_answer_id(answer_id);
                 set_exception(answer, &error);
@@ -328,11 +338,18 @@ impl<R: AsyncRead + Unpin + 'static> Connection<Side> for Handle<R> {
 }
 
 /// A message from the peer.
-struct Incoming(Reader<Stored>);
+struct Incoming {
+    message: Reader<Stored>,
+    /// Where it is a call that expects an answer.
+    call: Option<Rc<Call>>,
+}
 
 impl IncomingMessage for Incoming {
     fn get_body(&self) -> Result<any_pointer::Reader<'_>, Error> {
-        self.0.get_root()
+        if let Some(call) = &self.call {
+            call.note_read()?;
+        }
+        self.message.get_root()
     }
 }
 

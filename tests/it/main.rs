@@ -5,6 +5,7 @@
 
 mod bodies;
 mod breakage;
+mod cancel;
 mod contract;
 mod control;
 mod fetch;

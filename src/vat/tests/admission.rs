@@ -204,25 +204,6 @@ fn a_call_of_ours_that_ends_in_a_refused_one_fails() {
 }
 
 #[test]
-fn cancelled_calls_that_are_never_returned_end_the_connection() {
-    run(async {
-        let (mut raw, traffic, _) = Raw::greeted(one_call()).await;
-        for id in 0..8 {
-            raw.log(id, NEVER).await;
-            raw.finish(id).await;
-        }
-        settle().await;
-        assert!(traffic.failure().is_none());
-        assert_eq!((traffic.calls_in_flight(), traffic.queued_bytes()), (0, 0));
-        raw.log(8, NEVER).await;
-        raw.finish(8).await;
-        let error = traffic.closed().await;
-        assert_eq!(error.kind, ErrorKind::Disconnected);
-        assert!(error.extra.contains("more than 8 calls were cancelled"), "{error}");
-    });
-}
-
-#[test]
 fn refused_calls_that_are_never_finished_end_the_connection() {
     run(async {
         let (mut raw, traffic, _) = Raw::greeted(one_call()).await;

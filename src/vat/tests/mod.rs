@@ -4,6 +4,7 @@
 
 mod admission;
 mod calls;
+mod cancel;
 mod deadlines;
 mod hostile;
 mod support;

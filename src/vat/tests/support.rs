@@ -74,13 +74,19 @@ impl probe::Server for Subject {
         Ok(())
     }
 
-    /// Returns the listener that it was given.
+    /// Returns the listener that it was given; where there is none, after a turn, one of its own.
     async fn echo(
         self: Rc<Self>,
         params: probe::EchoParams,
         mut results: probe::EchoResults,
     ) -> Result<(), capnp::Error> {
-        results.get().set_listener(params.get()?.get_listener()?);
+        let listener = if params.get()?.has_listener() {
+            params.get()?.get_listener()?
+        } else {
+            tokio::task::yield_now().await;
+            crate::vat::guard(capnp_rpc::new_client(Ear::default()))
+        };
+        results.get().set_listener(listener);
         Ok(())
     }
 
@@ -142,11 +148,21 @@ pub(super) fn serve(
     account: Option<Arc<Account>>,
 ) -> (Rc<Traffic>, Rc<Subject>) {
     let subject = Rc::new(Subject::default());
-    let bootstrap: probe::Client = capnp_rpc::new_client_from_rc(Rc::clone(&subject));
+    let bootstrap = capnp_rpc::new_client_from_rc(Rc::clone(&subject));
+    (serve_client(stream, limits, account, bootstrap), subject)
+}
+
+/// Serves a capability on `stream`.
+pub(super) fn serve_client(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    limits: Limits,
+    account: Option<Arc<Account>>,
+    bootstrap: probe::Client,
+) -> Rc<Traffic> {
     let (reader, writer) = tokio::io::split(stream);
     let (network, traffic) = Network::new(reader, writer, Side::Server, Rc::new(limits), account);
     tokio::task::spawn_local(RpcSystem::new(Box::new(network), Some(bootstrap.client)));
-    (traffic, subject)
+    traffic
 }
 
 /// Connects to what `stream` leads to.
