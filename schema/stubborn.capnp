@@ -21,9 +21,8 @@ interface Server $Cxx.name("Bootstrap") {
   # What a connection begins with.
 
   namespace @0 (name :Text) -> (namespace :Namespace);
-  # The namespace called `name`. Where there is none, calls on the stubs it makes fail with kind
-  # `noSuchNamespace`, and its own other methods with an exception of that text: it names those that
-  # exist.
+  # The namespace called `name`. Where there is none, its own methods and calls on the stubs it
+  # makes fail with kind `noSuchNamespace`; the message names those that exist.
 
   listNamespaces @1 () -> (namespaces :List(NamespaceInfo));
   # All namespaces, ordered by name.
@@ -41,7 +40,8 @@ struct NamespaceInfo {
 
 interface Namespace {
   # All objects of one class. Making an id or a stub creates nothing: the first event creates the
-  # object. Dropping a namespace drops nothing else.
+  # object. Dropping a namespace drops nothing else. Where a result has an `error`, it is null unless the
+  # method failed.
 
   get @0 (id :Data) -> (stub :Stub);
   # The stub of the object with this id (32 bytes). Always answers at once, and never fails because
@@ -55,20 +55,20 @@ interface Namespace {
   # As `get`, but calls fail with kind `noSuchObject` where nothing was ever stored and nothing is
   # running. Such a failure does not break the stub.
 
-  idFromName @3 (name :Text) -> (id :Data);
+  idFromName @3 (name :Text) -> (id :Data, error :Error);
   # The id that belongs to `name`: always the same one. Any text is a name, also the empty one.
 
   idFromString @4 (text :Text) -> IdOutcome;
   # Parses 64 hex digits, and proves that the id belongs to this namespace.
 
-  newUniqueId @5 () -> (id :Data);
+  newUniqueId @5 () -> (id :Data, error :Error);
   # A new random id, which no name leads to.
 
-  list @6 (limit :UInt32 = 1000, cursor :Text) -> (objects :List(ObjectInfo), cursor :Text);
+  list @6 (limit :UInt32 = 1000, cursor :Text) -> (objects :List(ObjectInfo), cursor :Text, error :Error);
   # Up to `limit` (1 to 10,000) objects that exist, ordered by id, from after `cursor` (null: from the
   # first). The cursor of the last page is null.
 
-  about @7 () -> NamespaceInfo;
+  about @7 () -> (info :NamespaceInfo, error :Error);
   # Its name and class.
 }
 

@@ -74,7 +74,7 @@ impl Default for Limits {
             connection_calls_max: 16_384,
             connection_queued_bytes_max: 128 << 20,
             connection_output_bytes_max: 1 << 20,
-            connection_stubs_max: 65_536,
+            connection_stubs_max: 16_384,
             connections_max: 10_240,
             server_queued_bytes_max: 512 << 20,
             handshake_timeout: Duration::from_secs(10),

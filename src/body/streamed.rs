@@ -27,6 +27,12 @@ impl Streamed {
         Self { prefix, source, declared, yielded: 0 }
     }
 
+    /// Takes what is left of the prefix.
+    pub(super) fn take_prefix(&mut self) -> Bytes {
+        self.yielded = self.yielded.saturating_add(self.prefix.len() as u64);
+        mem::take(&mut self.prefix)
+    }
+
     /// Takes the next chunk. The caller asks no more after an error or the end.
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         if !self.prefix.is_empty() {

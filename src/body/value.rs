@@ -132,6 +132,14 @@ impl Body {
         }
     }
 
+    /// Takes what is in memory of the body's beginning, without polling.
+    pub(crate) fn take_prefix(&mut self) -> Bytes {
+        match &mut self.inner {
+            Inner::Known(bytes) => std::mem::take(bytes),
+            Inner::Streamed(streamed) => streamed.take_prefix(),
+        }
+    }
+
     /// Returns all bytes of the body if they are in memory, and otherwise the body itself.
     ///
     /// # Errors

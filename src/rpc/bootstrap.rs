@@ -30,7 +30,7 @@ impl server::Server for Bootstrap {
         mut results: server::NamespaceResults,
     ) -> Result<(), capnp::Error> {
         let name = params.get()?.get_name()?.to_str()?;
-        results.get().set_namespace(self.directory.capability(name));
+        results.get().set_namespace(self.directory.capability(name)?);
         results.set_pipeline()
     }
 

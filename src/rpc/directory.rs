@@ -35,26 +35,32 @@ impl RpcDirectory {
         Self { shard: Rc::downgrade(shard), pairs: Rc::default(), stubs }
     }
 
-    fn door(&self, name: &str) -> Rc<NamespaceDoor> {
+    fn door(&self, name: &str) -> Result<Rc<NamespaceDoor>> {
         let found = match self.shard.upgrade() {
             Some(shard) => shard.namespaces().find(name).map(|number| Found { shard, number }),
             None => Err(crate::Error::disconnected("the server has stopped")),
         };
-        Rc::new(NamespaceDoor::new(found, self.pairs.clone(), self.stubs.clone()))
+        let (pairs, stubs) = (self.pairs.clone(), self.stubs.clone());
+        Ok(Rc::new(NamespaceDoor::new(found, pairs, stubs)?))
     }
 
     /// Returns the namespace called `name` as a capability. One that does not exist says so when called.
-    pub fn capability(&self, name: &str) -> namespace::Client {
-        Prompt::client(self.door(name))
+    ///
+    /// # Errors
+    /// *overloaded* where the connection holds as many capabilities as it may.
+    pub fn capability(&self, name: &str) -> Result<namespace::Client> {
+        Ok(Prompt::client(self.door(name)?))
     }
 }
 
 impl Directory for RpcDirectory {
     fn namespace(&self, name: &str) -> Result<Namespace> {
-        let door = self.door(name);
+        let door = self.door(name)?;
         let limits = door.found()?.shard.limits().clone();
         let client = Prompt::client(door.clone());
-        let stubs = Rc::new(move |target: &Target| door.stub(target));
+        let stubs = Rc::new(move |target: &Target| {
+            door.stub(Ok(target)).expect("the objects of this node hold any number of stubs")
+        });
         Ok(Namespace::local(client, stubs, limits))
     }
 }

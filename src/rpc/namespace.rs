@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::channel::oneshot;
 
-use super::connection::Tickets;
+use super::connection::{Ticket, Tickets};
 use super::forward::Forward;
 use super::hook::{Referent, Route, StubHook};
 use super::pair::Pairs;
@@ -30,6 +30,33 @@ impl Found {
     fn config(&self) -> &NamespaceConfig {
         self.shard.namespaces().at(self.number)
     }
+
+    /// Makes the stub of the object at `address`, by the way that its class and its thread want.
+    fn reach(
+        &self,
+        pairs: &Pairs,
+        target: &Target,
+        address: runtime::Address,
+        ticket: Option<Ticket>,
+    ) -> stub::Client {
+        let (shard, config) = (&self.shard, self.config());
+        let to = shard.placement().shard(&address.key.id);
+        let here = to == shard.index();
+        if !here && config.class().is_typed() {
+            return Forward::client(pairs.stub(shard, to, config.name(), target), ticket);
+        }
+        let referent = Referent {
+            namespace: config.name().to_owned(),
+            id: address.key.id,
+            name: address.name.as_deref().map(str::to_owned),
+        };
+        let route = if here {
+            Route::Local(Lane::new(shard.clone(), address))
+        } else {
+            Route::Remote(RemoteLane::new(shard.clone(), to, address))
+        };
+        StubHook::client(route, referent, shard.limits().clone(), ticket)
+    }
 }
 
 /// Serves one namespace to one connection, or to the objects of one shard. It is to be served by
@@ -38,12 +65,18 @@ pub struct NamespaceDoor {
     found: Result<Found>,
     pairs: Rc<Pairs>,
     stubs: Option<Tickets>,
+    /// A namespace counts among the stubs of its connection.
+    _ticket: Option<Ticket>,
 }
 
 impl NamespaceDoor {
     /// Makes the door of a namespace, or of one that was not found.
-    pub fn new(found: Result<Found>, pairs: Rc<Pairs>, stubs: Option<Tickets>) -> Self {
-        Self { found, pairs, stubs }
+    ///
+    /// # Errors
+    /// *overloaded* where the connection holds as many as it may.
+    pub fn new(found: Result<Found>, pairs: Rc<Pairs>, stubs: Option<Tickets>) -> Result<Self> {
+        let ticket = stubs.as_ref().map(Tickets::take).transpose()?;
+        Ok(Self { found, pairs, stubs, _ticket: ticket })
     }
 
     /// Returns the namespace.
@@ -55,49 +88,45 @@ impl NamespaceDoor {
     }
 
     /// Makes a stub, at once. Where it can't refer to anything, its calls say why.
-    pub fn stub(&self, target: &Target) -> stub::Client {
-        self.route(target).unwrap_or_else(|error| {
-            let namespace = match &self.found {
-                Ok(found) => found.config().name().to_owned(),
-                Err(_) => String::new(),
-            };
-            let id = ObjectId::from_bytes([0; 32]);
-            let limits = self.found.as_ref().map(|found| found.shard.limits().clone());
-            let referent = Referent { namespace, id, name: None };
-            StubHook::client(Route::Refused(error), referent, limits.unwrap_or_default(), None)
-        })
+    ///
+    /// # Errors
+    /// *overloaded* where the connection holds as many stubs as it may.
+    pub fn stub(&self, target: Result<&Target>) -> Result<stub::Client> {
+        let ticket = self.stubs.as_ref().map(Tickets::take).transpose()?;
+        let refusal = match target.and_then(|target| self.address(target).map(|at| (target, at))) {
+            Ok((target, address)) => {
+                return Ok(self.found()?.reach(&self.pairs, target, address, ticket));
+            }
+            Err(refusal) => refusal,
+        };
+        let namespace =
+            self.found.as_ref().map_or(String::new(), |found| found.config().name().into());
+        let limits = self.found.as_ref().map(|found| found.shard.limits().clone());
+        let referent = Referent { namespace, id: ObjectId::from_bytes([0; 32]), name: None };
+        Ok(StubHook::client(Route::Refused(refusal), referent, limits.unwrap_or_default(), ticket))
     }
 
-    fn route(&self, target: &Target) -> Result<stub::Client> {
+    /// Returns where the object of `target` is.
+    fn address(&self, target: &Target) -> Result<runtime::Address> {
         let found = self.found()?;
-        let (shard, config) = (&found.shard, found.config());
-        let ticket = self.stubs.as_ref().map(Tickets::take).transpose()?;
+        let ids = found.config().ids();
         let (id, name) = match target {
-            Target::Name(name) => (config.ids().id_from_name(name), Some(name.as_str())),
+            Target::Name(name) => {
+                let (bytes, max) = (name.len(), found.shard.limits().name_bytes_max);
+                if bytes > max {
+                    let text = format!("a name of {bytes} bytes, of at most {max}");
+                    return Err(Error::invalid_request(text));
+                }
+                let kept = (bytes <= runtime::NAME_BYTES_KEPT).then(|| Arc::from(name.as_str()));
+                (ids.id_from_name(name), kept)
+            }
             Target::Id(id) | Target::Existing(id) => {
-                config.ids().check(id)?;
+                ids.check(id)?;
                 (*id, None)
             }
         };
-        let to = shard.placement().shard(&id);
-        let here = to == shard.index();
-        if !here && config.class().is_typed() {
-            let onward = self.pairs.stub(shard, to, config.name(), target);
-            return Ok(Forward::client(onward, ticket));
-        }
-        let address = runtime::Address {
-            key: Key { namespace: found.number, id },
-            name: name.map(Arc::from),
-            existing: matches!(target, Target::Existing(_)),
-        };
-        let route = if here {
-            Route::Local(Lane::new(shard.clone(), address))
-        } else {
-            Route::Remote(RemoteLane::new(shard.clone(), to, address))
-        };
-        let name = name.map(str::to_owned);
-        let referent = Referent { namespace: config.name().to_owned(), id, name };
-        Ok(StubHook::client(route, referent, shard.limits().clone(), ticket))
+        let existing = matches!(target, Target::Existing(_));
+        Ok(runtime::Address { key: Key { namespace: found.number, id }, name, existing })
     }
 
     /// Asks every shard for its objects, and merges them. One more than `limit` tells whether there is more.
@@ -124,21 +153,55 @@ impl NamespaceDoor {
     }
 }
 
-/// Reads an id that a caller gave, or the error that its stub will say.
+/// Reads an id that a caller gave.
 fn target_of(id: &[u8], target: fn(ObjectId) -> Target) -> Result<Target> {
     ObjectId::try_from(id).map(target)
 }
 
+/// Takes of a page what fits into a message, at least one; returns whether some are left.
+fn fit(objects: &mut Vec<Listed>, message_bytes_max: usize) -> bool {
+    /// What an object takes beside its name, in a message.
+    const OBJECT_BYTES: usize = 96;
+    let mut left = message_bytes_max / 2;
+    let fitting = objects.iter().take_while(|object| {
+        let bytes = OBJECT_BYTES + object.name.as_ref().map_or(0, String::len);
+        let fits = bytes <= left;
+        left = left.saturating_sub(bytes);
+        fits
+    });
+    let count = fitting.count().max(1);
+    let more = objects.len() > count;
+    objects.truncate(count);
+    more
+}
+
 impl NamespaceDoor {
-    fn stub_of(&self, target: Result<Target>) -> stub::Client {
-        match target {
-            Ok(target) => self.stub(&target),
-            Err(error) => {
-                let id = ObjectId::from_bytes([0; 32]);
-                let referent = Referent { namespace: String::new(), id, name: None };
-                StubHook::client(Route::Refused(error), referent, Rc::default(), None)
-            }
+    /// Lists a page, and says where the next one begins.
+    async fn page(
+        &self,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<(Vec<Listed>, Option<ObjectId>)> {
+        if !(1..=LIST_MAX).contains(&limit) {
+            let text = format!("limit {limit} is not 1 to {LIST_MAX}");
+            return Err(Error::invalid_request(text));
         }
+        let parse = |cursor: &str| {
+            let wrong = |_| Error::invalid_request(format!("`{cursor:.100}` is not a cursor"));
+            cursor.parse::<ObjectId>().map_err(wrong)
+        };
+        let after = cursor.map(parse).transpose()?;
+        let mut objects = self.gather(limit as usize, after).await?;
+        let mut more = objects.len() > limit as usize;
+        objects.truncate(limit as usize);
+        more |= fit(&mut objects, self.found()?.shard.limits().message_bytes_max);
+        let cursor = objects.last().filter(|_| more).map(|last| last.id);
+        Ok((objects, cursor))
+    }
+
+    fn new_unique_id(&self) -> Result<ObjectId> {
+        let found = self.found()?;
+        Ok(found.config().ids().new_unique_id(found.shard.entropy().bytes()))
     }
 }
 
@@ -149,7 +212,7 @@ impl namespace::Server for NamespaceDoor {
         mut results: namespace::GetResults,
     ) -> Result<(), capnp::Error> {
         let target = target_of(params.get()?.get_id()?, Target::Id);
-        results.get().set_stub(self.stub_of(target));
+        results.get().set_stub(self.stub(target.as_ref().map_err(Clone::clone))?);
         results.set_pipeline()
     }
 
@@ -159,7 +222,7 @@ impl namespace::Server for NamespaceDoor {
         mut results: namespace::GetByNameResults,
     ) -> Result<(), capnp::Error> {
         let name = params.get()?.get_name()?.to_string()?;
-        results.get().set_stub(self.stub(&Target::Name(name)));
+        results.get().set_stub(self.stub(Ok(&Target::Name(name)))?);
         results.set_pipeline()
     }
 
@@ -169,7 +232,7 @@ impl namespace::Server for NamespaceDoor {
         mut results: namespace::GetExistingResults,
     ) -> Result<(), capnp::Error> {
         let target = target_of(params.get()?.get_id()?, Target::Existing);
-        results.get().set_stub(self.stub_of(target));
+        results.get().set_stub(self.stub(target.as_ref().map_err(Clone::clone))?);
         results.set_pipeline()
     }
 
@@ -179,8 +242,10 @@ impl namespace::Server for NamespaceDoor {
         mut results: namespace::IdFromNameResults,
     ) -> Result<(), capnp::Error> {
         let name = params.get()?.get_name()?.to_str()?;
-        let id = self.found()?.config().ids().id_from_name(name);
-        results.get().set_id(id.as_bytes());
+        match self.found() {
+            Ok(found) => results.get().set_id(found.config().ids().id_from_name(name).as_bytes()),
+            Err(error) => wire::write_error(results.get().init_error(), &error),
+        }
         Ok(())
     }
 
@@ -203,9 +268,10 @@ impl namespace::Server for NamespaceDoor {
         _params: namespace::NewUniqueIdParams,
         mut results: namespace::NewUniqueIdResults,
     ) -> Result<(), capnp::Error> {
-        let found = self.found()?;
-        let id = found.config().ids().new_unique_id(found.shard.entropy().bytes());
-        results.get().set_id(id.as_bytes());
+        match NamespaceDoor::new_unique_id(&self) {
+            Ok(id) => results.get().set_id(id.as_bytes()),
+            Err(error) => wire::write_error(results.get().init_error(), &error),
+        }
         Ok(())
     }
 
@@ -215,27 +281,21 @@ impl namespace::Server for NamespaceDoor {
         mut results: namespace::ListResults,
     ) -> Result<(), capnp::Error> {
         let params = params.get()?;
-        let limit = params.get_limit();
-        if !(1..=LIST_MAX).contains(&limit) {
-            let text = format!("limit {limit} is not 1 to {LIST_MAX}");
-            return Err(Error::invalid_request(text).into());
-        }
-        let after = if params.has_cursor() {
-            let cursor = params.get_cursor()?.to_str()?;
-            let parsed = cursor.parse::<ObjectId>();
-            Some(
-                parsed
-                    .map_err(|_| Error::invalid_request(format!("`{cursor}` is not a cursor")))?,
-            )
-        } else {
-            None
+        let cursor = match params.has_cursor() {
+            true => Some(params.get_cursor()?.to_str()?),
+            false => None,
         };
-        let mut objects = self.gather(limit as usize, after).await?;
-        let more = objects.len() > limit as usize;
-        objects.truncate(limit as usize);
+        let page = self.page(params.get_limit(), cursor).await;
         let mut answer = results.get();
-        if let Some(last) = objects.last().filter(|_| more) {
-            answer.set_cursor(last.id.to_string().as_str());
+        let (objects, cursor) = match page {
+            Ok(page) => page,
+            Err(error) => {
+                wire::write_error(answer.init_error(), &error);
+                return Ok(());
+            }
+        };
+        if let Some(cursor) = cursor {
+            answer.set_cursor(cursor.to_string().as_str());
         }
         let count = u32::try_from(objects.len()).unwrap_or(LIST_MAX);
         let mut list = answer.init_objects(count);
@@ -254,9 +314,14 @@ impl namespace::Server for NamespaceDoor {
         _params: namespace::AboutParams,
         mut results: namespace::AboutResults,
     ) -> Result<(), capnp::Error> {
-        let config = self.found()?.config();
-        results.get().set_name(config.name());
-        results.get().set_class(config.class().name());
+        match self.found() {
+            Ok(found) => {
+                let mut info = results.get().init_info();
+                info.set_name(found.config().name());
+                info.set_class(found.config().class().name());
+            }
+            Err(error) => wire::write_error(results.get().init_error(), &error),
+        }
         Ok(())
     }
 }

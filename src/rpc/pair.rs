@@ -30,6 +30,8 @@ impl Pairs {
         target: &Target,
     ) -> stub::Client {
         let mut clients = self.clients.borrow_mut();
+        // Whatever ended a connection between threads, the next stub gets another.
+        clients.retain(|_, client| client.is_open());
         let client = clients.entry(to).or_insert_with(|| {
             let (near, far) = tokio::io::duplex(DUPLEX_BYTES);
             let limits = limits_between_shards(shard.limits());

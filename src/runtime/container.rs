@@ -20,6 +20,9 @@ use super::shard::Shard;
 use crate::error::Error;
 use crate::object::{Control, Identity};
 
+/// The longest name that is kept. A longer one still leads to its object.
+pub const NAME_BYTES_KEPT: usize = 1024;
+
 /// An event that waits for its object, and the stub it came by.
 pub struct Waiting {
     pub event: Event,
@@ -97,10 +100,8 @@ impl Container {
 
     /// Learns the name by which the object is reached, the first time.
     pub fn learn_name(&self, name: &str) {
-        /// A longer name still leads to its object, but is not kept.
-        const NAME_BYTES_MAX: usize = 1024;
         let mut known = self.name.borrow_mut();
-        if known.is_none() && name.len() <= NAME_BYTES_MAX {
+        if known.is_none() && name.len() <= NAME_BYTES_KEPT {
             *known = Some(name.into());
         }
     }

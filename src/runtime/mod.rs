@@ -13,6 +13,7 @@ mod running;
 mod shard;
 mod wheel;
 
+pub use container::NAME_BYTES_KEPT;
 pub use event::{Event, Reply, TypedReply};
 pub use lane::{Address, Lane, RemoteLane};
 pub use namespaces::{NamespaceConfig, Namespaces};

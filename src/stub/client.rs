@@ -112,6 +112,11 @@ impl Client {
         answer.get()?.get_namespaces()?.iter().map(NamespaceInfo::read).collect()
     }
 
+    /// Returns whether the connection is open, as far as is known at this moment.
+    pub fn is_open(&self) -> bool {
+        self.link.lost().is_none()
+    }
+
     /// Waits until the connection is lost, and returns why.
     pub async fn closed(&self) -> Error {
         self.link.closed().await

@@ -7,10 +7,10 @@ use capnp::capability::FromClientHook;
 use super::client::Link;
 use super::reference::Stub;
 use super::wire;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::ObjectId;
 use crate::limits::Limits;
-use crate::stubborn_capnp::{id_outcome, namespace, namespace_info, stub};
+use crate::stubborn_capnp::{error, id_outcome, namespace, namespace_info, stub};
 
 /// Which object a stub is to refer to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,9 @@ impl Namespace {
         let mut call = self.client.id_from_name_request();
         call.get().set_name(name);
         let answer = call.send().promise.await?;
-        ObjectId::try_from(answer.get()?.get_id()?)
+        let answer = answer.get()?;
+        failed(answer.has_error(), || answer.get_error())?;
+        ObjectId::try_from(answer.get_id()?)
     }
 
     /// Parses 64 hex digits and proves that the id belongs to this namespace.
@@ -107,7 +109,9 @@ impl Namespace {
     /// Where the server can't be reached.
     pub async fn new_unique_id(&self) -> Result<ObjectId> {
         let answer = self.client.new_unique_id_request().send().promise.await?;
-        ObjectId::try_from(answer.get()?.get_id()?)
+        let answer = answer.get()?;
+        failed(answer.has_error(), || answer.get_error())?;
+        ObjectId::try_from(answer.get_id()?)
     }
 
     /// Lists up to `limit` objects that exist, ordered by id, from after `cursor`.
@@ -122,6 +126,7 @@ impl Namespace {
         }
         let answer = call.send().promise.await?;
         let answer = answer.get()?;
+        failed(answer.has_error(), || answer.get_error())?;
         let mut objects = Vec::with_capacity(answer.get_objects()?.len() as usize);
         for object in answer.get_objects()? {
             objects.push(ObjectInfo {
@@ -140,14 +145,19 @@ impl Namespace {
     /// # Errors
     /// *no such namespace* where the server has none of that name.
     pub async fn about(&self) -> Result<NamespaceInfo> {
-        let answer = self.client.about_request().send().promise.await.map_err(no_namespace)?;
-        NamespaceInfo::read(answer.get()?)
+        let answer = self.client.about_request().send().promise.await?;
+        let answer = answer.get()?;
+        failed(answer.has_error(), || answer.get_error())?;
+        NamespaceInfo::read(answer.get_info()?)
     }
 }
 
-/// A namespace that does not exist fails its untyped methods by exception, as `unimplemented`.
-fn no_namespace(error: capnp::Error) -> Error {
-    Error::from(error)
+/// Returns the error that an answer holds, where it holds one.
+fn failed<'a>(
+    is_some: bool,
+    error: impl FnOnce() -> capnp::Result<error::Reader<'a>>,
+) -> Result<()> {
+    if is_some { Err(wire::read_error(error()?)?) } else { Ok(()) }
 }
 
 /// Asks for the stub of `target`, and returns it at once.

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -111,9 +112,14 @@ async fn until_dropped(
     mut promise: Promise<(), Exception>,
     mut done: oneshot::Sender<Result<(), Exception>>,
 ) {
-    let outcome = poll_fn(|context| match promise.poll_unpin(context) {
-        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending => done.poll_canceled(context).map(|()| None),
+    // A panic fails its call. Left alone it would end the task that drives the connection.
+    let panicked = |_| Poll::Ready(Err(Exception::failed("the capability panicked".into())));
+    let outcome = poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| promise.poll_unpin(context)));
+        match polled.unwrap_or_else(panicked) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => done.poll_canceled(context).map(|()| None),
+        }
     });
     if let Some(outcome) = outcome.await {
         // Whoever no longer waits need not know.

@@ -32,17 +32,13 @@ pub fn split(mut body: Body, max: usize) -> (Bytes, Option<Body>) {
         let rest = prefix.split_off(max);
         return (prefix, Some(Body::from_bytes(rest)));
     }
-    // Only a body that is ready this instant is taken along: nothing waits here.
-    match body.chunk().now_or_never() {
-        Some(None) => (Bytes::new(), None),
-        Some(Some(Ok(chunk))) if chunk.len() <= max => (chunk, Some(body)),
-        Some(Some(Ok(mut chunk))) => {
-            let rest = chunk.split_off(max);
-            (chunk, Some(Body::prefixed(rest, body, None)))
-        }
-        Some(Some(Err(error))) => (Bytes::new(), Some(failed(error))),
-        None => (Bytes::new(), Some(body)),
+    // What has to be produced yet is left until it is asked for.
+    let mut prefix = body.take_prefix();
+    if prefix.len() <= max {
+        return (prefix, Some(body));
     }
+    let rest = prefix.split_off(max);
+    (prefix, Some(Body::prefixed(rest, body, None)))
 }
 
 /// Returns a body that ends with `error`.
@@ -61,16 +57,19 @@ pub fn source(body: Body, chunk_bytes_max: usize) -> body_source::Client {
 /// What a body in transit keeps alive: the connection that its bytes come over.
 pub type Keep = Option<Rc<dyn Any>>;
 
-/// Starts to read `source`; at most `window` bytes are read ahead. Dropping the body stops the source.
+/// Returns the body that `source` has. It is asked for when the body is first read; at most `window` bytes
+/// are read ahead. Dropping the body stops the source.
 pub fn pull(source: capnp::Result<body_source::Client>, window: usize, keep: Keep) -> Body {
-    let (writer, body) = Body::pipe(window);
+    let (mut writer, body) = Body::pipe(window);
     let source = match source {
         Ok(source) => source,
         Err(error) => return failed(error.into()),
     };
-    let sink = Rc::new(Sink { writer: RefCell::new(Some(writer)) });
     tokio::task::spawn_local(async move {
-        pump(source, sink).await;
+        writer.wanted().await;
+        if !writer.is_closed() {
+            pump(source, Rc::new(Sink { writer: RefCell::new(Some(writer)) })).await;
+        }
         drop(keep);
     });
     body

@@ -1,6 +1,7 @@
-//! The bytes of unanswered calls that all connections of a server share.
+//! The bytes of unanswered calls and of unread answers that all connections of a server share.
 //!
-//! **Invariant:** what was reserved never exceeds the maximum, on any number of threads.
+//! **Invariant:** nothing is reserved beyond the maximum, on any number of threads. Answers are added however
+//! much there is: they were asked for already.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,7 +26,12 @@ impl Account {
         self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
     }
 
-    /// Gives back `bytes` that were reserved before.
+    /// Adds `bytes` that are there already.
+    pub fn add(&self, bytes: usize) {
+        self.reserved.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives back `bytes` that were reserved or added before.
     pub fn release(&self, bytes: usize) {
         let before = self.reserved.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "released {bytes} of {before} reserved bytes");

@@ -35,6 +35,12 @@ const REMEMBERED_PER_CALL: usize = 8;
 /// some 2 KiB of stack each.
 const CHAIN_CALLS_MAX: usize = 64;
 
+/// The interface of byte streams that Cap'n Proto comes with.
+const BYTE_STREAM: u64 = 0xd2e7_d8a0_dc0a_9766;
+
+/// What an unanswered call costs in memory beside its message, about.
+const CALL_OVERHEAD_BYTES: usize = 4 << 10;
+
 /// The calls of one peer.
 pub(super) struct Gate {
     limits: Rc<Limits>,
@@ -53,6 +59,9 @@ pub(super) struct Gate {
     cancelled: BTreeSet<u32>,
     /// The ids of our own calls that wait for their return.
     questions: BTreeSet<u32>,
+    /// Our byte streams of which a piece was refused: the rest is refused too, so that what lacks a piece
+    /// is never taken for whole.
+    spoiled: BTreeSet<u32>,
 }
 
 /// A call that is unanswered.
@@ -110,6 +119,7 @@ impl Gate {
             refused: BTreeSet::new(),
             cancelled: BTreeSet::new(),
             questions: BTreeSet::new(),
+            spoiled: BTreeSet::new(),
         }
     }
 
@@ -128,6 +138,10 @@ impl Gate {
             }
             message::Finish(finish) => self.judge_finish(finish?),
             message::Return(answer) => self.judge_return(answer?),
+            message::Release(release) => {
+                self.spoiled.remove(&release?.get_id());
+                Ok(Verdict::Pass)
+            }
             _ => Ok(Verdict::Pass),
         }
     }
@@ -199,6 +213,7 @@ impl Gate {
         self.due.clear();
         self.refused.clear();
         self.cancelled.clear();
+        self.spoiled.clear();
         self.release(bytes);
     }
 
@@ -209,7 +224,10 @@ impl Gate {
         }
         self.refused.remove(&question_id);
         let needs = self.needs(call);
-        let Some(error) = self.objection(call, &needs, bytes)? else {
+        // What a call costs beside its message, while it is unanswered.
+        let bytes = bytes.saturating_add(CALL_OVERHEAD_BYTES);
+        let stream = byte_stream(call)?;
+        let Some(error) = self.objection(call, &needs, bytes, stream)? else {
             let entry = Entry { bytes, call: Call::new(needs), finish: None };
             let admitted = Rc::clone(&entry.call);
             self.calls.insert(question_id, entry);
@@ -225,6 +243,7 @@ impl Gate {
             )));
         }
         self.refused.insert(question_id);
+        self.spoiled.extend(stream);
         Ok(Verdict::Refuse(Refusal { question_id, error, releases: brought(call.get_params()?)? }))
     }
 
@@ -284,7 +303,12 @@ impl Gate {
         call: call::Reader<'_>,
         needs: &[Rc<Call>],
         bytes: usize,
+        stream: Option<u32>,
     ) -> Result<Option<Error>, Error> {
+        if stream.is_some_and(|id| self.spoiled.contains(&id)) {
+            let text = "a piece of this stream was refused before";
+            return Ok(Some(Error::overloaded(text.into())));
+        }
         if !self.refused.is_empty()
             && let message_target::PromisedAnswer(answer) = call.get_target()?.which()?
             && self.refused.contains(&answer?.get_question_id())
@@ -360,6 +384,17 @@ impl Gate {
             account.release(bytes);
         }
     }
+}
+
+/// Returns which byte stream of ours a call writes to, if it does.
+fn byte_stream(call: call::Reader<'_>) -> Result<Option<u32>, Error> {
+    if call.get_interface_id() != BYTE_STREAM {
+        return Ok(None);
+    }
+    Ok(match call.get_target()?.which()? {
+        message_target::ImportedCap(id) => Some(id),
+        message_target::PromisedAnswer(_) => None,
+    })
 }
 
 /// Returns the ids of the capabilities that come with a payload and are the sender's.

@@ -19,12 +19,16 @@ use super::traffic::Traffic;
 use super::watch::{Expired, Watch};
 use crate::limits::Limits;
 
+/// How many times `connection_output_bytes_max` may wait for a peer, answers of earlier calls included.
+const OUTPUT_OVERRUN: usize = 256;
+
 /// The state of one connection.
 pub(super) struct Link {
     pub(super) limits: Rc<Limits>,
     pub(super) traffic: Rc<Traffic>,
     pub(super) gate: RefCell<Gate>,
     pub(super) watch: Watch,
+    account: Option<Arc<Account>>,
     output: RefCell<Output>,
     stage: Cell<Stage>,
     /// The writer ended although nobody closed the connection.
@@ -51,12 +55,13 @@ enum Stage {
 impl Link {
     pub(super) fn new(limits: Rc<Limits>, account: Option<Arc<Account>>) -> Self {
         let traffic = Rc::new(Traffic::new());
-        let gate = Gate::new(Rc::clone(&limits), Rc::clone(&traffic), account);
+        let gate = Gate::new(Rc::clone(&limits), Rc::clone(&traffic), account.clone());
         Self {
             limits,
             traffic,
             gate: RefCell::new(gate),
             watch: Watch::new(),
+            account,
             output: RefCell::new(Output::default()),
             stage: Cell::new(Stage::Open),
             is_broken: Cell::new(false),
@@ -76,10 +81,11 @@ impl Link {
             let substitute = root.and_then(|root| self.gate.borrow().substitute(root));
             let message = substitute.as_ref().unwrap_or(message);
             let bytes = self.output.borrow_mut().push(message);
-            self.traffic.output_bytes.set(self.traffic.output_bytes.get() + bytes);
+            self.set_output_bytes(self.traffic.output_bytes.get() + bytes);
             if self.writer_rests.take() {
                 self.wake_writer();
             }
+            self.end_if_overrun();
         }
         // Counted after queued, so that a connection in use is quiet at no moment.
         if let Some(root) = root {
@@ -87,6 +93,28 @@ impl Link {
         }
         if self.gate.borrow().has_due() {
             self.wake_reader();
+        }
+    }
+
+    /// Notes how many bytes wait for the peer; all connections of a server share what may wait in all.
+    fn set_output_bytes(&self, bytes: usize) {
+        let before = self.traffic.output_bytes.replace(bytes);
+        let Some(account) = &self.account else { return };
+        match bytes.checked_sub(before) {
+            Some(more) => account.add(more),
+            None => account.release(before - bytes),
+        }
+    }
+
+    /// Ends a connection whose peer leaves far more unread than is waited for before nothing more is read
+    /// from it: those answers were all asked for before.
+    fn end_if_overrun(&self) {
+        let max = self.limits.connection_output_bytes_max.saturating_mul(OUTPUT_OVERRUN);
+        let waiting = self.traffic.output_bytes.get();
+        if waiting > max {
+            let text = format!("{waiting} bytes wait for the peer to read them, of at most {max}");
+            self.fail(Error::disconnected(text));
+            self.finish();
         }
     }
 
@@ -121,7 +149,7 @@ impl Link {
             self.is_broken.set(true);
         }
         *self.output.borrow_mut() = Output::default();
-        self.traffic.output_bytes.set(0);
+        self.set_output_bytes(0);
         self.changed.notify_waiters();
         self.wake_reader();
     }
@@ -161,7 +189,7 @@ impl Link {
     /// Counts off what was written.
     pub(super) fn note_written(&self, bytes: usize) {
         let waiting = self.traffic.output_bytes.get().saturating_sub(bytes);
-        self.traffic.output_bytes.set(waiting);
+        self.set_output_bytes(waiting);
         self.watch.note_progress();
         self.watch.note_activity(Instant::now());
         if waiting <= self.limits.connection_output_bytes_max && self.reader_paused.take() {

@@ -38,6 +38,10 @@ const FIRST_SEGMENT_WORDS: u32 = 64;
 const READS_MAX: usize = 8;
 /// Words that may be read beyond that, for small messages.
 const READ_WORDS_EXTRA: usize = 4096;
+/// What one connection may have handled before others of its thread get their turn: messages, of which each
+/// `TURN_COST_BYTES` count as one more.
+const TURN_COST_MAX: usize = 128;
+const TURN_COST_BYTES: usize = 8 << 10;
 /// The bytes that are still handled after the connection failed: they may tell the peer's reason.
 const LAST_BYTES_MAX: usize = 64 << 10;
 
@@ -78,6 +82,7 @@ impl Network {
             input: RefCell::new(Some(input)),
             handles: Cell::new(0),
             last_bytes: Cell::new(LAST_BYTES_MAX),
+            turn: Cell::new(0),
         });
         let connect =
             Box::new(move || Box::new(Handle::new(&receiver)) as Box<dyn Connection<Side>>);
@@ -120,6 +125,8 @@ struct Receiver<R> {
     input: RefCell<Option<Input<R>>>,
     handles: Cell<usize>,
     last_bytes: Cell<usize>,
+    /// What was handled since the connection last let others have the thread.
+    turn: Cell<usize>,
 }
 
 type Received = Option<Box<dyn IncomingMessage>>;
@@ -129,6 +136,12 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         loop {
             if let Some(message) = self.take_message().transpose() {
                 return Poll::Ready(message.map(Some).map_err(|error| self.link.fail(error)));
+            }
+            if self.turn.get() >= TURN_COST_MAX {
+                // Others of this thread have waited long enough.
+                self.turn.set(0);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if self.must_stop() {
                 return Poll::Ready(Err(self.failure()));
@@ -165,7 +178,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
     /// Takes the next message that is for capnp-rpc, of those that have arrived.
     fn take_message(&self) -> Result<Received, Error> {
         loop {
-            if self.must_stop() {
+            if self.must_stop() || self.turn.get() >= TURN_COST_MAX {
                 return Ok(None);
             }
             let due = self.link.gate.borrow_mut().take_due();
@@ -180,6 +193,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                 None => None,
             };
             let Some(stored) = taken else { return Ok(None) };
+            self.turn.set(self.turn.get() + 1 + stored.bytes() / TURN_COST_BYTES);
             self.link.watch.note_complete();
             self.link.traffic.greeted.set(true);
             if self.link.traffic.has_failed() {
@@ -243,6 +257,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
 
     /// Returns what to do while nothing comes.
     fn wait(&self) -> Poll<Result<Received, Error>> {
+        self.turn.set(0);
         if self.link.traffic.has_failed() {
             return Poll::Ready(Err(self.failure()));
         }

@@ -53,19 +53,19 @@ attacks! {
     "64 MiB claimed, 50 connections", Bound::Kept(16), claim_64;
     "4 MiB claimed, 50 connections", Bound::Kept(16), claim_4;
     "50 k calls never answered", Bound::Kept(128), never_answered;
-    "calls never answered, 8 connections", Bound::Missing("a call counts its bytes alone"), many_never_answered;
+    "calls never answered, 8 connections", Bound::Kept(700), many_never_answered;
     "replies never read", Bound::Kept(32), never_read;
-    "held answers released, never read", Bound::Missing("answers of admitted calls"), released;
-    "100 k stubs never released", Bound::Missing("refused stubs are exports too"), never_released;
+    "held answers released, never read", Bound::Kept(420), released;
+    "100 k stubs never released", Bound::Kept(160), never_released;
     "20 k answers never finished", Bound::Kept(32), never_finished;
-    "100 k namespaces never released", Bound::Missing("namespace capabilities"), namespaces;
+    "100 k namespaces never released", Bound::Kept(160), namespaces;
     "100 k bootstraps", Bound::Kept(64), bootstraps;
     "100 k results sent to yourself", Bound::Kept(32), yourself;
-    "names of 3 MiB, 50 of them", Bound::Missing("the size of a name"), names;
-    "1,000 uploads nobody reads", Bound::Missing("windows of bodies"), uploads;
-    "1,000 downloads nobody reads", Bound::Missing("windows of bodies"), downloads;
+    "names of 3 MiB, 50 of them", Bound::Kept(32), names;
+    "1,000 uploads nobody reads", Bound::Kept(64), uploads;
+    "1,000 downloads nobody reads", Bound::Kept(64), downloads;
     "a sink flooded", Bound::Kept(160), flood;
-    "listings of long names", Bound::Missing("the size of a page"), listings;
+    "listings of long names", Bound::Kept(700), listings;
     "10 k watchers of one object", Bound::Kept(128), watchers;
     "random bytes", Bound::Kept(32), random_bytes;
     "random messages", Bound::Kept(64), random_messages;
@@ -260,7 +260,7 @@ async fn downloads(address: String, scale: u32) -> Held {
 
 async fn flood(address: String, scale: u32) -> Held {
     let mut peer = Raw::greeted(&address, TARGET, "victim").await;
-    peer.say(&raw::upload(1, THE_STUB, "http://do/keep", 7, None)).await;
+    peer.say(&raw::upload(1, THE_STUB, "http://do/want", 7, None)).await;
     let sink = peer.asked().await.unwrap().brought.unwrap();
     let count = 2000 * scale;
     let piece = vec![7; 64 << 10];

@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod bodies;
+mod bounds;
 mod breakage;
 mod cancel;
 mod contract;

@@ -197,7 +197,7 @@ pub(crate) struct Raw {
 pub(crate) type Received = Reader<OwnedSegments>;
 
 /// How a call of ours ended.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// With a fetch's response: its status and the part of its body that came along.
     Response(u16, Vec<u8>),

@@ -1,6 +1,7 @@
 //! An object to attack: it holds, keeps and shouts as it is told.
 
 use bytes::Bytes;
+use futures::FutureExt;
 use stubborn::{Body, DurableObject, Env, Request, Response, Result, State, Target, respond};
 
 /// The namespace of the objects to attack.
@@ -44,6 +45,13 @@ impl DurableObject for Aim {
             "/release" => {
                 self.released.send_replace(true);
                 Ok(respond::text("released"))
+            }
+            // Keeps its body, asked for once and not read on.
+            "/want" => {
+                let mut body = std::mem::take(request.body_mut());
+                let _ = body.chunk().now_or_never();
+                self.kept.borrow_mut().push(body);
+                Ok(respond::text("wanted"))
             }
             // Keeps its body unread.
             "/keep" => {
