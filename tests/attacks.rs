@@ -20,7 +20,7 @@ mod process;
 #[path = "it/support/mod.rs"]
 mod support;
 
-use cases::{Attack, Bound, CASES};
+use cases::{Attack, CASES};
 use process::{Process, peak_kib, resident_kib};
 
 #[expect(clippy::disallowed_methods, reason = "a test without a harness reads its own arguments")]
@@ -83,12 +83,9 @@ async fn run(case: &Attack, scale: u32) -> Option<String> {
     let after = resident_kib(server.id());
     beside.stop();
     let mib = |kib: u64| kib as f64 / 1024.0;
-    let (bound, missing) = match case.bound {
-        Bound::Kept(mib) => (format!("{mib}"), ""),
-        Bound::Missing(why) => ("none".to_owned(), why),
-    };
+    let bound = case.mib_max;
     println!(
-        "{:<36} {:>7.1} {:>7.1} {:>7.1} {bound:>6} {before_speed:>8.0} {:>6.2} {slowest:>10.1} {took:>7.1}  {missing}",
+        "{:<36} {:>7.1} {:>7.1} {:>7.1} {bound:>6} {before_speed:>8.0} {:>6.2} {slowest:>10.1} {took:>7.1}",
         case.name,
         mib(before),
         mib(peak),
@@ -102,10 +99,6 @@ async fn run(case: &Attack, scale: u32) -> Option<String> {
         );
     }
     let grown = mib(peak.saturating_sub(before));
-    match case.bound {
-        Bound::Kept(bound) if scale == 1 && grown > f64::from(bound) => {
-            Some(format!("{}: {grown:.1} MiB, of at most {bound}", case.name))
-        }
-        _ => None,
-    }
+    (scale == 1 && grown > f64::from(bound))
+        .then(|| format!("{}: {grown:.1} MiB, of at most {bound}", case.name))
 }

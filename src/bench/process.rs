@@ -108,6 +108,24 @@ pub fn pin(core: usize) -> Result<()> {
         .map_err(|error| Error::failed(format!("can't bind to core {core}: {error}")))
 }
 
+/// Lets this process run on the first `count` cores, whatever the process that started it is bound to.
+///
+/// # Errors
+/// *failed* where the machine has none of them.
+#[cfg(target_os = "linux")]
+pub fn unpin(count: usize) -> Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    (0..count).for_each(|core| set.set(core));
+    rustix::thread::sched_setaffinity(None, &set)
+        .map_err(|error| Error::failed(format!("can't run on {count} cores: {error}")))
+}
+
+/// Does nothing, on other machines: nothing is bound there.
+#[cfg(not(target_os = "linux"))]
+pub fn unpin(_count: usize) -> Result<()> {
+    Ok(())
+}
+
 /// Binds this process to one core, on other machines.
 ///
 /// # Errors

@@ -44,12 +44,12 @@ pub async fn run(args: &Args, command: &[&str], more: Vec<Box<dyn Subject>>) -> 
     Ok(())
 }
 
-/// Binds the client to core 1 and a server of one thread to core 0. One of more threads is free.
+/// Binds the client to core 1 and a server of one thread to core 0. One of more threads has as many cores.
 fn pin(args: &Args, subjects: &[Box<dyn Subject>]) -> Result<()> {
     match &args.serve {
         None => process::pin(1),
         Some(name) if find(subjects, name)?.threads() == 1 => process::pin(0),
-        Some(_) => Ok(()),
+        Some(name) => process::unpin(find(subjects, name)?.threads()),
     }
 }
 

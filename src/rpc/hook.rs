@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::id::ObjectId;
 use crate::limits::Limits;
 use crate::object::TypedCall;
-use crate::runtime::{Event, Lane, RemoteLane};
+use crate::runtime::{Event, Lane, RemoteLane, Reply};
 use crate::stub::{new_call, wire};
 use crate::stubborn_capnp::{outcome, stub};
 use crate::vat::{Caller, cancelled};
@@ -78,12 +78,14 @@ impl Inner {
             .and_then(|params| wire::read_request(params, &limits, None))
             .map(Box::new);
         drop(params);
-        let (reply, answer) = oneshot::channel();
+        let (waiting, answer) = oneshot::channel();
         match (request, &self.route) {
-            (Err(error), _) => drop(reply.send(Err(error))),
-            (Ok(_), Route::Refused(error)) => drop(reply.send(Err(error.clone()))),
-            (Ok(request), Route::Local(lane)) => lane.send(Event::Fetch { request, reply }),
-            (Ok(request), Route::Remote(lane)) => lane.fetch(request, reply),
+            (Err(error), _) => drop(waiting.send(Err(error))),
+            (Ok(_), Route::Refused(error)) => drop(waiting.send(Err(error.clone()))),
+            (Ok(request), Route::Local(lane)) => {
+                lane.send(Event::Fetch { request, reply: Reply::here(waiting) });
+            }
+            (Ok(request), Route::Remote(lane)) => lane.fetch(request, waiting),
         }
         Promise::from_future(caller.until_left(async move {
             let outcome = answer.await.unwrap_or_else(|_| Err(dropped()));

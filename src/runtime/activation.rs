@@ -183,7 +183,7 @@ impl Activation {
                     }
                     Err(payload) => {
                         self.panicked(panic_message(&*payload));
-                        let _ = reply.send(Err(self.reason()));
+                        reply.send(Err(self.reason()));
                     }
                 }
             }

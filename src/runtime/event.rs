@@ -2,14 +2,56 @@
 //!
 //! **Invariant:** every event is answered exactly once: by its object, or by whoever drops it with a reason.
 
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
 use futures::channel::oneshot;
+
+use super::shard::{Parcel, Shard};
 
 use crate::error::{Error, Result};
 use crate::message::{Request, Response};
 use crate::object::{TypedCall, TypedOutcome, typed_failure};
 
+/// Who waits for the answer of a fetch, on whichever thread.
+pub type Answer = oneshot::Sender<Result<Response>>;
+
 /// Where the answer of a fetch goes.
-pub type Reply = oneshot::Sender<Result<Response>>;
+pub struct Reply {
+    answer: Answer,
+    /// The thread of whoever waits, where it is another: answers travel there together.
+    away: Option<(Rc<Shard>, usize)>,
+}
+
+impl Reply {
+    /// Makes the reply to somebody on this thread.
+    pub fn here(answer: Answer) -> Self {
+        Self { answer, away: None }
+    }
+
+    /// Makes the reply to somebody on shard `to`, as sent from `shard`.
+    pub fn away(answer: Answer, shard: Rc<Shard>, to: usize) -> Self {
+        Self { answer, away: Some((shard, to)) }
+    }
+
+    /// Answers. Nobody may be left to hear it.
+    pub fn send(self, outcome: Result<Response>) {
+        match self.away {
+            None => drop(self.answer.send(outcome)),
+            Some((shard, to)) => shard.post(to, Parcel::Answer { answer: self.answer, outcome }),
+        }
+    }
+
+    /// Returns whether nobody waits for the answer any more.
+    pub fn is_canceled(&self) -> bool {
+        self.answer.is_canceled()
+    }
+
+    /// Is ready when nobody waits for the answer any more.
+    pub fn poll_canceled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.answer.poll_canceled(context)
+    }
+}
 
 /// Where the completion of a typed call goes. Its results were written where they belong.
 pub type TypedReply = oneshot::Sender<TypedOutcome>;
@@ -36,7 +78,7 @@ impl Event {
     /// Answers it with `error`. `delivered` is the error's own.
     pub fn fail(self, error: Error) {
         match self {
-            Self::Fetch { reply, .. } => drop(reply.send(Err(error))),
+            Self::Fetch { reply, .. } => reply.send(Err(error)),
             Self::Typed { reply, .. } => drop(reply.send(typed_failure(error))),
         }
     }

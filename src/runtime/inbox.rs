@@ -1,17 +1,20 @@
 //! The queue by which threads reach a shard.
 //!
-//! **Invariant:** first in, first out; one lock for a batch, one wake-up for a batch. Calls are refused
-//! where `capacity` of them wait; what ends something (a close, an answer) is bounded by what it ends and
-//! always taken.
+//! **Invariant:** first in, first out; one lock for a batch, one wake-up for a batch. Who sends
+//! calls asks first whether it is full; what ends something (a close, an answer) is bounded by what it ends
+//! and always taken.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 /// A bounded queue with one reader.
 pub struct Inbox<T> {
     capacity: usize,
+    /// How many items wait, for who wants to know without waiting for the lock.
+    waiting: AtomicUsize,
     state: Mutex<State<T>>,
 }
 
@@ -21,30 +24,32 @@ struct State<T> {
 }
 
 impl<T> Inbox<T> {
-    /// Makes an inbox in which up to `capacity` refusable items may wait.
+    /// Makes an inbox that is full when `capacity` items wait.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, state: Mutex::new(State { items: VecDeque::new(), waker: None }) }
+        let waiting = AtomicUsize::new(0);
+        Self { capacity, waiting, state: Mutex::new(State { items: VecDeque::new(), waker: None }) }
     }
 
-    /// Appends `item`, or gives it back where too much waits.
-    pub fn offer(&self, item: T) -> Result<(), T> {
-        let waker = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.items.len() >= self.capacity {
-                return Err(item);
-            }
-            state.items.push_back(item);
-            state.waker.take()
-        };
-        waker.into_iter().for_each(Waker::wake);
-        Ok(())
+    /// Returns whether as many items wait as may, where `more` are on their way.
+    pub fn is_full(&self, more: usize) -> bool {
+        self.waiting.load(Ordering::Relaxed) + more >= self.capacity
     }
 
     /// Appends `item`, however much waits.
     pub fn post(&self, item: T) {
+        self.append(|items| items.push_back(item));
+    }
+
+    /// Appends all of `batch`, and leaves it empty.
+    pub fn post_all(&self, batch: &mut VecDeque<T>) {
+        self.append(|items| items.append(batch));
+    }
+
+    fn append(&self, append: impl FnOnce(&mut VecDeque<T>)) {
         let waker = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.items.push_back(item);
+            append(&mut state.items);
+            self.waiting.store(state.items.len(), Ordering::Relaxed);
             state.waker.take()
         };
         waker.into_iter().for_each(Waker::wake);
@@ -59,6 +64,7 @@ impl<T> Inbox<T> {
                 return Poll::Pending;
             }
             std::mem::swap(&mut state.items, batch);
+            self.waiting.store(0, Ordering::Relaxed);
             Poll::Ready(())
         })
         .await;
@@ -80,7 +86,7 @@ mod tests {
                 let inbox = inbox.clone();
                 std::thread::spawn(move || {
                     for n in 0..5000u32 {
-                        inbox.offer((sender, n)).unwrap();
+                        inbox.post((sender, n));
                     }
                 })
             })
@@ -98,13 +104,16 @@ mod tests {
     }
 
     #[test]
-    fn a_full_inbox_refuses_offers_and_takes_posts() {
-        let inbox = Inbox::new(1);
-        assert_eq!(inbox.offer(1), Ok(()));
-        assert_eq!(inbox.offer(2), Err(2));
-        inbox.post(3);
+    fn a_batch_keeps_its_order_and_a_full_inbox_says_so() {
+        let inbox = Inbox::new(3);
+        inbox.post(1);
+        let mut sent = VecDeque::from([2, 3]);
+        assert!(!inbox.is_full(1) && inbox.is_full(2));
+        inbox.post_all(&mut sent);
+        assert!(sent.is_empty() && inbox.is_full(0));
         let mut batch = VecDeque::new();
         futures::executor::block_on(inbox.drain_into(&mut batch));
-        assert_eq!(batch, [1, 3]);
+        assert_eq!(batch, [1, 2, 3]);
+        assert!(!inbox.is_full(0));
     }
 }

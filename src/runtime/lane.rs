@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::channel::oneshot;
 
 use super::container::{Container, Phase, Waiting};
-use super::event::{Event, Reply};
+use super::event::{Answer, Event};
 use super::registry::Key;
 use super::shard::{LaneKey, Parcel, Shard};
 use crate::error::{Error, Kind};
@@ -142,22 +142,21 @@ impl RemoteLane {
     }
 
     /// Puts a request in line for the object. Order is decided here, before anything waits.
-    pub fn fetch(&self, request: Box<Request>, reply: Reply) {
-        let parcel = Parcel::Fetch { lane: self.key, address: self.opening(), request, reply };
-        match self.shard.inbox(self.to).offer(parcel) {
-            Ok(()) => self.opened.set(true),
-            Err(Parcel::Fetch { reply, .. }) => {
-                let error = Error::overloaded("too many calls wait for the object's thread");
-                let _ = reply.send(Err(error));
-            }
-            Err(_) => {}
+    pub fn fetch(&self, request: Box<Request>, answer: Answer) {
+        if !self.shard.has_room(self.to) {
+            let error = Error::overloaded("too many calls wait for the object's thread");
+            // Whoever waited may have gone meanwhile.
+            return drop(answer.send(Err(error)));
         }
+        let parcel = Parcel::Fetch { lane: self.key, address: self.opening(), request, answer };
+        self.shard.post(self.to, parcel);
+        self.opened.set(true);
     }
 
     /// Has `watcher` told when the stub breaks.
     pub fn watch(&self, watcher: oneshot::Sender<Error>) {
         let parcel = Parcel::Watch { lane: self.key, address: self.opening(), watcher };
-        self.shard.inbox(self.to).post(parcel);
+        self.shard.post(self.to, parcel);
         self.opened.set(true);
     }
 
@@ -169,7 +168,7 @@ impl RemoteLane {
 impl Drop for RemoteLane {
     fn drop(&mut self) {
         if self.opened.get() {
-            self.shard.inbox(self.to).post(Parcel::Close { lane: self.key });
+            self.shard.post(self.to, Parcel::Close { lane: self.key });
         }
     }
 }

@@ -14,7 +14,7 @@ mod shard;
 mod wheel;
 
 pub use container::NAME_BYTES_KEPT;
-pub use event::{Event, Reply, TypedReply};
+pub use event::{Answer, Event, Reply, TypedReply};
 pub use lane::{Address, Lane, RemoteLane};
 pub use namespaces::{NamespaceConfig, Namespaces};
 pub use node::Node;

@@ -12,7 +12,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 
 use super::container::Container;
@@ -90,7 +89,7 @@ impl Running {
     /// Answers it with `reason`, because its object is broken.
     pub fn fail(self, reason: &Error) {
         match self.0 {
-            Step::Fetch(Fetch { reply: Some(reply), .. }) => drop(reply.send(Err(reason.clone()))),
+            Step::Fetch(Fetch { reply: Some(reply), .. }) => reply.send(Err(reason.clone())),
             Step::Typed(Typed { reply: Some(reply), .. }) => {
                 drop(reply.send(typed_failure(reason.clone())));
             }
@@ -138,7 +137,7 @@ impl Fetch {
         };
         if let Some(reason) = self.container.broken() {
             if let Some(reply) = self.reply.take() {
-                let _ = reply.send(Err(reason));
+                reply.send(Err(reason));
             }
             return Poll::Ready(None);
         }
@@ -157,7 +156,7 @@ impl Fetch {
         };
         if let Some(reply) = self.reply.take() {
             // Nobody waiting means nobody reads the body: the pump ends at its first write.
-            let _ = reply.send(outcome);
+            reply.send(outcome);
         }
         Poll::Ready(pump)
     }
@@ -187,13 +186,9 @@ pub fn theirs(error: Error) -> Error {
 }
 
 /// Raises the signal where the caller has gone, and holds nothing more for it.
-fn watch_caller<T>(
-    reply: &mut Option<oneshot::Sender<T>>,
-    signal: &Signal,
-    context: &mut Context<'_>,
-) {
-    if let Some(sender) = reply
-        && sender.poll_canceled(context).is_ready()
+fn watch_caller(reply: &mut Option<Reply>, signal: &Signal, context: &mut Context<'_>) {
+    if let Some(waiting) = reply
+        && waiting.poll_canceled(context).is_ready()
     {
         *reply = None;
         signal.raise();

@@ -4,8 +4,10 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::channel::oneshot;
@@ -14,7 +16,7 @@ use tokio::time::Instant;
 
 use super::activation::Activation;
 use super::container::{Container, Phase};
-use super::event::{Event, Reply};
+use super::event::{Answer, Event, Reply};
 use super::inbox::Inbox;
 use super::lane::{Address, Lane};
 use super::namespaces::Namespaces;
@@ -22,9 +24,9 @@ use super::placement::Placement;
 use super::registry::Registry;
 use super::wheel::Wheel;
 use crate::entropy::Entropy;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::message::Request;
+use crate::message::{Request, Response};
 use crate::object::Directory;
 
 /// What a shard offers to its objects and connections, made by the layer that speaks to the outside.
@@ -46,7 +48,9 @@ pub struct LaneKey {
 /// What one thread sends to another.
 pub enum Parcel {
     /// A request for an object. `address` comes with the first.
-    Fetch { lane: LaneKey, address: Option<Box<Address>>, request: Box<Request>, reply: Reply },
+    Fetch { lane: LaneKey, address: Option<Box<Address>>, request: Box<Request>, answer: Answer },
+    /// The answer to one, on its way back.
+    Answer { answer: Answer, outcome: Result<Response> },
     /// Somebody who wants to know when a stub breaks.
     Watch { lane: LaneKey, address: Option<Box<Address>>, watcher: oneshot::Sender<Error> },
     /// A stub was dropped.
@@ -87,6 +91,9 @@ pub struct Shard {
     registry: Registry,
     lanes: RefCell<HashMap<LaneKey, Rc<Lane>>>,
     lane_count: Cell<u64>,
+    /// What was sent to each shard this turn.
+    outgoing: RefCell<Vec<VecDeque<Parcel>>>,
+    postman: RefCell<Option<Waker>>,
     activation_count: Cell<u64>,
     wheel: RefCell<Wheel<Seen>>,
     directory: OnceCell<Rc<dyn Directory>>,
@@ -99,6 +106,7 @@ pub struct Shard {
 
 impl Shard {
     pub(super) fn new(index: usize, common: Arc<Common>) -> Rc<Self> {
+        let outgoing = common.inboxes.iter().map(|_| VecDeque::new()).collect();
         let shard = Rc::new(Self {
             index,
             limits: Rc::new(common.limits.clone()),
@@ -106,6 +114,8 @@ impl Shard {
             registry: Registry::default(),
             lanes: RefCell::default(),
             lane_count: Cell::new(0),
+            outgoing: RefCell::new(outgoing),
+            postman: RefCell::default(),
             activation_count: Cell::new(0),
             wheel: RefCell::default(),
             directory: OnceCell::new(),
@@ -122,6 +132,11 @@ impl Shard {
     /// Serves parcels until the thread is to end.
     pub(super) async fn run(self: &Rc<Self>) {
         let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(self)));
+        let shard = Rc::downgrade(self);
+        let postman = tokio::task::spawn_local(poll_fn(move |context| match shard.upgrade() {
+            Some(shard) => shard.poll_post(context),
+            None => Poll::Ready(()),
+        }));
         let mut batch = VecDeque::new();
         'serve: loop {
             self.inbox(self.index).drain_into(&mut batch).await;
@@ -133,17 +148,21 @@ impl Shard {
             }
         }
         sweeper.abort();
+        postman.abort();
     }
 
     fn unpack(self: &Rc<Self>, parcel: Parcel) {
         match parcel {
-            Parcel::Fetch { lane, address, request, reply } => {
+            Parcel::Fetch { lane, address, request, answer } => {
+                let reply = Reply::away(answer, self.clone(), lane.from);
                 let event = Event::Fetch { request, reply };
                 match self.lane(lane, address) {
                     Some(lane) => lane.send(event),
                     None => event.fail(Error::failed("a request came for a stub never opened")),
                 }
             }
+            // Whoever waited may have gone meanwhile.
+            Parcel::Answer { answer, outcome } => drop(answer.send(outcome)),
             Parcel::Watch { lane, address, watcher } => {
                 if let Some(lane) = self.lane(lane, address) {
                     lane.watch(watcher);
@@ -200,7 +219,34 @@ impl Shard {
 
     /// Runs `run` on shard `to`, after what was sent there before.
     pub fn run_on(&self, to: usize, run: impl FnOnce(&Rc<Self>) + Send + 'static) {
-        self.inbox(to).post(Parcel::Run(Box::new(run)));
+        self.post(to, Parcel::Run(Box::new(run)));
+    }
+
+    /// Returns whether shard `to` takes another call.
+    pub(super) fn has_room(&self, to: usize) -> bool {
+        let on_their_way = self.outgoing.borrow().get(to).map_or(0, VecDeque::len);
+        !self.inbox(to).is_full(on_their_way)
+    }
+
+    /// Sends a parcel to shard `to`, after what was sent there before, at the end of this turn.
+    pub(super) fn post(&self, to: usize, parcel: Parcel) {
+        if let Some(outgoing) = self.outgoing.borrow_mut().get_mut(to) {
+            outgoing.push_back(parcel);
+        }
+        if let Some(waker) = self.postman.take() {
+            waker.wake();
+        }
+    }
+
+    /// Hands what was sent this turn to the other shards, a batch each, and waits for more.
+    fn poll_post(&self, context: &Context<'_>) -> Poll<()> {
+        for (to, outgoing) in self.outgoing.borrow_mut().iter_mut().enumerate() {
+            if !outgoing.is_empty() {
+                self.inbox(to).post_all(outgoing);
+            }
+        }
+        *self.postman.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
     }
 
     pub(super) fn inbox(&self, of: usize) -> &Inbox<Parcel> {

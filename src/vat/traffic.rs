@@ -88,6 +88,12 @@ impl Traffic {
         }
     }
 
+    /// Returns whether what waits to be written is likely all for now: the one call that is under way, or the
+    /// last answer.
+    pub(super) fn is_lone(&self) -> bool {
+        self.calls.get() + self.own_calls.get() <= 1
+    }
+
     /// Returns for how long nothing was received.
     pub fn silence(&self) -> std::time::Duration {
         self.last_received.get().elapsed()

@@ -65,11 +65,15 @@ async fn write<W: AsyncWrite + Unpin>(link: &Link, writer: &mut W) -> io::Result
     writer.shutdown().await
 }
 
-/// Waits for the end of the turn: until one passes in which nothing was sent, or enough was.
+/// Waits for the end of the turn: until one passes in which nothing was sent, or enough was. Where nothing more
+/// is to come, it doesn't.
 async fn gather(link: &Link) {
     loop {
         let waiting = link.traffic.output_bytes.get();
         if waiting >= BATCH_BYTES {
+            return;
+        }
+        if link.traffic.is_lone() {
             return;
         }
         requeue().await;
