@@ -306,7 +306,7 @@ mod tests {
             ("ftp://do/x", "scheme is ftp"),
             ("/x?to=http://do/x", "not absolute"),
             ("/x?to=http://", "not absolute"),
-            ("do/x?to=http://do/x", "invalid"),
+            ("do/x?to=http://do/x", "not absolute"),
             ("http://", "no host"),
             ("http://?q", "no host"),
             ("http:///x", "no host"),

@@ -80,7 +80,10 @@ pub fn own_cpu() -> Option<Duration> {
 fn cpu(process: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     for thread in std::fs::read_dir(format!("/proc/{process}/task")).ok()? {
-        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        // A thread may end while it is looked at: its time is lost then.
+        let Ok(text) = std::fs::read_to_string(thread.ok()?.path().join("schedstat")) else {
+            continue;
+        };
         total += Duration::from_nanos(text.split(' ').next()?.parse().ok()?);
     }
     Some(total)
@@ -140,9 +143,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_told_and_never_goes_back() {
-        let (own, machine) = (own_cpu().unwrap(), machine_cpu().unwrap());
-        assert!(machine >= own);
-        assert!(own_cpu().unwrap() >= own && machine_cpu().unwrap() >= machine);
+    fn cpu_time_is_told_and_the_machines_never_goes_back() {
+        // Threads of other tests end meanwhile: this process's own may.
+        assert!(own_cpu().is_some());
+        let machine = machine_cpu().unwrap();
+        assert!(machine_cpu().unwrap() >= machine);
     }
 }

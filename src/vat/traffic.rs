@@ -91,7 +91,7 @@ impl Traffic {
     /// Returns whether what waits to be written is likely all for now: the one call that is under way, or the
     /// last answer.
     pub(super) fn is_lone(&self) -> bool {
-        self.calls.get() + self.own_calls.get() <= 1
+        self.calls.get() == 0 && self.own_calls.get() <= 1
     }
 
     /// Returns for how long nothing was received.

@@ -79,7 +79,7 @@ fn a_question_id_can_be_used_again_after_its_call_was_refused() {
 #[test]
 fn a_call_beyond_the_queued_bytes_is_refused() {
     run(async {
-        let limits = Limits { connection_queued_bytes_max: 1000, ..Limits::default() };
+        let limits = Limits { connection_queued_bytes_max: 13_000, ..Limits::default() };
         let pair = pair(limits);
         log(&pair.client, 0).await.unwrap();
         let hanging = join_all((0..2).map(|_| log(&pair.client, NEVER))).shared();
@@ -88,7 +88,7 @@ fn a_call_beyond_the_queued_bytes_is_refused() {
         request.get().set_payload(&[0; 900]);
         let Err(error) = request.send().promise.await else { panic!("it was let in") };
         assert_eq!(error.kind, ErrorKind::Overloaded);
-        assert!(error.extra.contains("1000 bytes (connection_queued_bytes_max)"), "{error}");
+        assert!(error.extra.contains("13000 bytes (connection_queued_bytes_max)"), "{error}");
         log(&pair.client, 1).await.unwrap();
         assert_eq!(pair.server_traffic.calls_in_flight(), 2);
         assert!(pair.server_traffic.queued_bytes() > 100);
@@ -101,7 +101,7 @@ fn a_call_beyond_the_queued_bytes_is_refused() {
 #[test]
 fn the_bytes_of_all_connections_are_bounded_together() {
     run(async {
-        let account = Arc::new(Account::new(400));
+        let account = Arc::new(Account::new(12_700));
         let connection = || {
             let (near, far) = tokio::io::duplex(4096);
             serve(far, Limits::default(), Some(Arc::clone(&account)));
@@ -116,7 +116,7 @@ fn the_bytes_of_all_connections_are_bounded_together() {
         settle().await;
         let error = log(&other, 1).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Overloaded);
-        assert!(error.extra.contains("400 bytes (server_queued_bytes_max)"), "{error}");
+        assert!(error.extra.contains("12700 bytes (server_queued_bytes_max)"), "{error}");
         drop(hanging);
         settle().await;
         log(&other, 1).await.unwrap();
