@@ -88,10 +88,10 @@ impl Traffic {
         }
     }
 
-    /// Returns whether what waits to be written is likely all for now: the one call that is under way, or the
-    /// last answer.
+    /// Returns whether what waits to be written is likely all for now: the last answer that was owed. (A call
+    /// waits for the end of the turn: one that is cancelled at once is never looked at.)
     pub(super) fn is_lone(&self) -> bool {
-        self.calls.get() == 0 && self.own_calls.get() <= 1
+        self.calls.get() == 0 && self.own_calls.get() == 0
     }
 
     /// Returns for how long nothing was received.
