@@ -101,11 +101,13 @@ interface Stub {
   # beside it. Dropping the call does not stop a handler that has begun.
 
   identity @1 () -> (id :Data, name :Text, namespace :Text);
-  # What the stub refers to; answered without waking the object. `name` is null where unknown.
+  # What the stub refers to; answered without waking the object. `name` is null where unknown. Fails by
+  # exception where the stub can't refer to anything.
 
   broken @2 () -> (error :Error);
-  # Returns when the stub breaks through its object, and only then. (Losing the connection fails this
-  # call as it does any other.) It neither wakes the object nor keeps it in memory.
+  # Returns when the stub breaks through its object, and only then; at once where it can't refer to any.
+  # (Losing the connection fails this call as it does any other.) It neither wakes the object nor keeps
+  # it in memory.
 }
 
 struct Request {

@@ -3,7 +3,7 @@
 //! Two times, for two uses. *How long* is measured on the runtime's own clock, which a test pauses and
 //! moves. *When* is milliseconds since 1970, which outlive the process and may jump.
 //!
-//! **Invariant:** nothing else reads a clock. The machines (gates, schedules) take times as parameters.
+//! **Invariant:** nothing else reads the wall clock. The machines (gates, schedules) take times as parameters.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,7 +1,8 @@
 //! Why a call failed, as its caller sees it: data, never text to be parsed.
 //!
-//! **Invariant:** `remote` is true exactly when the object's own code raised the error. It is set in one
-//! place (`runtime::activation`, where the author's code answers), and survives every hop.
+//! **Invariant:** `remote` is true exactly when the object's own code raised the error. It is set
+//! where the author's code answers (`runtime::running`) or resets itself (`object::state`), and survives
+//! every hop.
 
 use std::fmt;
 

@@ -60,7 +60,7 @@ pub struct Limits {
     pub shutdown_hook_timeout: Duration,
     /// How long a server that was told to stop waits for the calls in flight.
     pub drain_timeout: Duration,
-    /// How long a result may wait for a reference of the caller's own to settle before it is returned.
+    /// How long a result may wait for the references in it to settle; then the call fails.
     pub settle_timeout: Duration,
 }
 

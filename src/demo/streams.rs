@@ -24,6 +24,7 @@ pub fn stream(state: &State, query: &Query) -> Result<Response, Complaint> {
     }
     let (mut writer, body) = Body::pipe(chunk);
     state.wait_until(async move {
+        writer.wanted().await;
         let pattern = pattern(chunk);
         let mut sent = 0;
         while sent < bytes {

@@ -48,7 +48,8 @@ pub trait DurableObject: Sized + 'static {
     }
 
     /// Runs before the object leaves memory in an orderly way: evicted, or because the server stops.
-    /// It has 10 s. It does not run before a reset or a crash: what must last belongs in storage.
+    /// It has 10 s, and when the server stops no longer than that has.
+    /// It does not run before a reset or a crash: what must last belongs in storage.
     fn before_shutdown(&self) -> impl Future<Output = ()> {
         std::future::ready(())
     }

@@ -126,9 +126,10 @@ impl Held {
     /// Waits until every reference in the results is settled, then hands the results on.
     async fn settle(mut self) -> capnp::Result<()> {
         let patience = self.patience;
+        let deadline = tokio::time::Instant::now() + patience;
         for reference in self.references.iter_mut().flatten() {
-            let Ok(settled) = tokio::time::timeout(patience, resolved(reference.add_ref())).await
-            else {
+            let settled = resolved(reference.add_ref());
+            let Ok(settled) = tokio::time::timeout_at(deadline, settled).await else {
                 return Err(capnp::Error::failed(format!(
                     "a reference in the results was unresolved for {patience:?}"
                 )));

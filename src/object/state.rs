@@ -83,7 +83,8 @@ impl State {
         self.control.reset(Error::failed(reason.to_string()).with_remote(true));
     }
 
-    /// Runs `section` while no other event enters the object, and returns its result.
+    /// Runs `section` while no other event enters the object, and returns its result. The gate closes when the
+    /// returned future is first polled.
     ///
     /// # Errors
     /// Never to the caller: where `section` fails, or takes over 30 s, the object is reset, and the
@@ -108,7 +109,8 @@ impl State {
         std::future::pending().await
     }
 
-    /// Runs `task` beside the handlers; the object stays in memory until it ends.
+    /// Runs `task` beside the handlers; the object stays in memory until it ends. (A task of
+    /// [`tokio::task::spawn_local`] instead knows nothing of the object: it outlives a reset and eviction.)
     ///
     /// A reset drops it. A panic in it resets the object.
     pub fn wait_until(&self, task: impl Future<Output = ()> + 'static) {

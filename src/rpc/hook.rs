@@ -113,6 +113,9 @@ impl Inner {
     }
 
     fn identity(&self, mut results: Box<dyn ResultsHook>) -> Result<(), Exception> {
+        if let Route::Refused(error) = &self.route {
+            return Err(error.clone().into());
+        }
         let mut to: stub::identity_results::Builder<'_> = results.get()?.init_as();
         to.set_namespace(self.referent.namespace.as_str());
         to.set_id(self.referent.id.as_bytes());

@@ -41,7 +41,7 @@ impl Pairs {
                 connection::serve_shard(shard, reader, writer, far_limits);
             });
             let (reader, writer) = tokio::io::split(near);
-            Client::over(reader, writer, limits)
+            Client::within(reader, writer, limits)
         });
         client.namespace(namespace).stub(target).cast()
     }

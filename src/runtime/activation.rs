@@ -119,24 +119,29 @@ impl Activation {
         budget: &mut usize,
     ) -> Turn {
         let mut moved = false;
+        // What is inside goes first, and leaves half of the turn to what wants to enter: neither starves.
+        let for_events = *budget / 2;
+        while *budget > for_events
+            && !self.container.is_broken()
+            && let Poll::Ready(Some(ended)) = self.running.poll_next_unpin(context)
+        {
+            moved = true;
+            *budget -= 1;
+            self.ended(ended);
+        }
         while *budget > 0
-            && self.container.broken().is_none()
+            && !self.container.is_broken()
             && let Some(waiting) = self.container.pop()
         {
             moved = true;
             *budget -= 1;
             self.enter(waiting, instance, context);
         }
-        for task in self.container.take_tasks() {
-            moved = true;
-            self.start(Running::task(task), context);
-        }
-        while *budget > 0
-            && let Poll::Ready(Some(ended)) = self.running.poll_next_unpin(context)
-        {
-            moved = true;
-            *budget -= 1;
-            self.ended(ended);
+        if !self.container.is_broken() {
+            for task in self.container.take_tasks() {
+                moved = true;
+                self.start(Running::task(task), context);
+            }
         }
         if moved {
             self.container.set_phase(Phase::Busy);
@@ -162,7 +167,6 @@ impl Activation {
 
     /// Enters the handler of one event, and polls it once.
     fn enter(&mut self, waiting: Waiting, instance: &Rc<dyn Instance>, context: &mut Context<'_>) {
-        let Some(waiting) = waiting.lane.clone().hold_back(waiting) else { return };
         let Waiting { event, lane, .. } = waiting;
         if event.is_abandoned() {
             return;
@@ -198,7 +202,7 @@ impl Activation {
                 match entered {
                     Ok((handler, streaming)) => {
                         let holds = streaming.then(|| {
-                            lane.begin_hold();
+                            self.container.hold(&lane);
                             lane
                         });
                         self.start(
@@ -230,7 +234,7 @@ impl Activation {
     fn ended(&mut self, ended: Ended) {
         match ended {
             Ended::Done => {}
-            Ended::Released(lane) => self.container.put_back(lane.end_hold()),
+            Ended::Released(lane) => self.container.release(&lane),
             Ended::Panicked(message) => self.panicked(message),
         }
     }
@@ -246,23 +250,27 @@ impl Activation {
     /// The object has left memory in order. What came meanwhile starts it again.
     fn stopped(&mut self) -> Turn {
         self.stage = Stage::Gone;
+        self.container.end_activation();
         if self.container.has_waiting() {
+            self.container.set_phase(Phase::Busy);
             self.stage = construct(&self.container, &self.shard);
             return Turn::Again;
         }
-        self.container.set_phase(Phase::Absent);
         self.shard.deactivated(&self.container);
         Turn::End
     }
 
-    /// Drops the object and everything inside it, and answers all with `reason`.
+    /// Answers all with `reason`, and drops the object and everything inside it.
     fn tear_down(&mut self, reason: &Error) {
-        for running in std::mem::take(&mut self.running) {
-            running.fail(reason);
-        }
-        self.stage = Stage::Gone;
-        drop(self.container.take_tasks());
+        let running = std::mem::take(&mut self.running);
+        let stage = std::mem::replace(&mut self.stage, Stage::Gone);
         self.container.fail_waiting();
+        // An author's `Drop` may panic as any other code of an author's.
+        for running in running {
+            let _ = catch_unwind(AssertUnwindSafe(|| running.fail(reason)));
+        }
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(stage)));
+        let _ = catch_unwind(AssertUnwindSafe(|| self.container.end_activation()));
         self.container.set_phase(Phase::Absent);
         self.shard.deactivated(&self.container);
     }

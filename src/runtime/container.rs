@@ -31,6 +31,12 @@ pub struct Waiting {
     pub bytes: usize,
 }
 
+/// The events of one stub that wait for a streaming call on it.
+struct Hold {
+    lane: Rc<Lane>,
+    waiting: VecDeque<Waiting>,
+}
+
 /// The place of one object.
 pub struct Container {
     key: Key,
@@ -39,6 +45,7 @@ pub struct Container {
     broken: RefCell<Option<Error>>,
     watchers: RefCell<Vec<oneshot::Sender<Error>>>,
     queue: RefCell<VecDeque<Waiting>>,
+    holds: RefCell<Vec<Hold>>,
     queued: Cell<Queued>,
     tasks: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
     /// How many critical sections the present activation is in.
@@ -79,6 +86,7 @@ impl Container {
             broken: RefCell::default(),
             watchers: RefCell::default(),
             queue: RefCell::default(),
+            holds: RefCell::default(),
             queued: Cell::default(),
             tasks: RefCell::default(),
             gate: RefCell::default(),
@@ -106,6 +114,10 @@ impl Container {
         }
     }
 
+    pub fn is_broken(&self) -> bool {
+        self.broken.borrow().is_some()
+    }
+
     pub fn broken(&self) -> Option<Error> {
         self.broken.borrow().clone()
     }
@@ -128,6 +140,9 @@ impl Container {
         let Some(shard) = self.shard.upgrade() else {
             return event.fail(Error::disconnected("the server has stopped"));
         };
+        if let Some(error) = shard.refusal() {
+            return event.fail(error);
+        }
         let limits = shard.limits();
         let (held, bytes) = (self.queued.get(), event.bytes());
         let (events_max, bytes_max) =
@@ -153,26 +168,39 @@ impl Container {
         self.wake();
     }
 
-    /// Takes the next event, where the gate lets one in.
+    /// Takes the next event that may enter, where the gate lets one in.
     pub fn pop(&self) -> Option<Waiting> {
         if self.gate.borrow().get() > 0 {
             return None;
         }
-        let waiting = self.queue.borrow_mut().pop_front()?;
-        self.forget(waiting.bytes);
-        Some(waiting)
+        loop {
+            let waiting = self.queue.borrow_mut().pop_front()?;
+            let mut holds = self.holds.borrow_mut();
+            match holds.iter_mut().find(|hold| Rc::ptr_eq(&hold.lane, &waiting.lane)) {
+                Some(hold) => hold.waiting.push_back(waiting),
+                None => {
+                    self.forget(waiting.bytes);
+                    return Some(waiting);
+                }
+            }
+        }
     }
 
-    /// Puts events that were held back before those that wait.
-    pub fn put_back(&self, held: VecDeque<Waiting>) {
+    /// Begins to hold back the events of `lane`, behind a streaming call.
+    pub fn hold(&self, lane: &Rc<Lane>) {
+        let hold = Hold { lane: lane.clone(), waiting: VecDeque::new() };
+        self.holds.borrow_mut().push(hold);
+    }
+
+    /// Ends holding back: what was held comes before what waits.
+    pub fn release(&self, lane: &Rc<Lane>) {
+        let mut holds = self.holds.borrow_mut();
+        let Some(index) = holds.iter().position(|hold| Rc::ptr_eq(&hold.lane, lane)) else {
+            return;
+        };
+        let hold = holds.swap_remove(index);
         let mut queue = self.queue.borrow_mut();
-        let mut queued = self.queued.get();
-        for waiting in held.into_iter().rev() {
-            queued.events += 1;
-            queued.bytes += waiting.bytes;
-            queue.push_front(waiting);
-        }
-        self.queued.set(queued);
+        hold.waiting.into_iter().rev().for_each(|waiting| queue.push_front(waiting));
     }
 
     fn forget(&self, bytes: usize) {
@@ -230,7 +258,8 @@ impl Container {
     /// Fails what waits, because the object is broken.
     pub fn fail_waiting(&self) {
         let Some(reason) = self.broken() else { return };
-        let waiting = self.queue.take();
+        let held = self.holds.take().into_iter().flat_map(|hold| hold.waiting);
+        let waiting: Vec<Waiting> = held.chain(self.queue.take()).collect();
         self.queued.set(Queued::default());
         for waiting in waiting {
             waiting.event.fail(reason.clone().with_delivered(false));
@@ -257,7 +286,14 @@ impl Container {
         self.stop_wanted.take()
     }
 
-    /// Returns the number of the present or last activation.
+    /// Ends the activation: what is left of it acts on nothing any more.
+    pub fn end_activation(&self) {
+        self.activation.set(0);
+        drop(self.take_tasks());
+        self.set_phase(Phase::Absent);
+    }
+
+    /// Returns the number of the present activation; 0 where there is none.
     pub fn activation(&self) -> u64 {
         self.activation.get()
     }

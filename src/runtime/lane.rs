@@ -4,13 +4,12 @@
 //! whose object was reset stays broken, and one that was never used is not.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures::channel::oneshot;
 
-use super::container::{Container, Phase, Waiting};
+use super::container::{Container, Phase, add_watcher};
 use super::event::{Answer, Event};
 use super::registry::Key;
 use super::shard::{LaneKey, Parcel, Shard};
@@ -35,15 +34,13 @@ pub struct Lane {
     container: RefCell<Option<Rc<Container>>>,
     /// Watchers of a lane that is not bound yet.
     watchers: RefCell<Vec<oneshot::Sender<Error>>>,
-    /// Present while a streaming call holds back those behind it.
-    held: RefCell<Option<VecDeque<Waiting>>>,
 }
 
 impl Lane {
     /// Makes the end of a stub of an object that lives on this thread.
     pub fn new(shard: Rc<Shard>, address: Address) -> Rc<Self> {
-        let (container, watchers, held) = Default::default();
-        Rc::new(Self { shard, address, container, watchers, held })
+        let (container, watchers) = Default::default();
+        Rc::new(Self { shard, address, container, watchers })
     }
 
     /// Puts an event in line for the object. Order is decided here, before anything waits.
@@ -63,9 +60,7 @@ impl Lane {
         match &*self.container.borrow() {
             Some(container) => container.watch(watcher),
             None => {
-                let mut watchers = self.watchers.borrow_mut();
-                watchers.retain(|watcher| !watcher.is_canceled());
-                watchers.push(watcher);
+                add_watcher(&mut self.watchers.borrow_mut(), watcher);
             }
         }
     }
@@ -89,27 +84,6 @@ impl Lane {
         self.watchers.take().into_iter().for_each(|watcher| container.watch(watcher));
         *self.container.borrow_mut() = Some(container.clone());
         Ok(container)
-    }
-
-    /// Begins to hold back the calls behind a streaming one.
-    pub fn begin_hold(&self) {
-        self.held.borrow_mut().get_or_insert_default();
-    }
-
-    /// Keeps `waiting` where calls are held back, or returns it.
-    pub fn hold_back(&self, waiting: Waiting) -> Option<Waiting> {
-        match &mut *self.held.borrow_mut() {
-            Some(held) => {
-                held.push_back(waiting);
-                None
-            }
-            None => Some(waiting),
-        }
-    }
-
-    /// Ends holding back, and returns what was held.
-    pub fn end_hold(&self) -> VecDeque<Waiting> {
-        self.held.take().unwrap_or_default()
     }
 }
 

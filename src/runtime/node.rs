@@ -1,8 +1,10 @@
 //! The shards of this process, and the way to them from outside.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use futures::channel::oneshot;
 use tokio::runtime::{Builder, LocalOptions};
@@ -17,8 +19,12 @@ use crate::limits::Limits;
 /// The shards of this process. Dropping it stops them at once; [`stop`](Self::stop) does so in order.
 pub struct Node {
     common: Arc<Common>,
-    threads: Vec<JoinHandle<()>>,
+    /// Each with what is closed when it ends.
+    threads: Vec<(JoinHandle<()>, Mutex<Receiver<()>>)>,
 }
+
+/// How long a thread that is to end may take.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Parcels that may wait for one shard.
 const INBOX_PARCELS_MAX: usize = 1 << 16;
@@ -42,7 +48,7 @@ impl Node {
         let mut node = Self { common, threads: Vec::new() };
         for index in 0..placement.shards() {
             let thread = start_thread(index, node.common.clone())?;
-            node.threads.push(thread);
+            node.threads.push((thread.0, Mutex::new(thread.1)));
         }
         Ok(node)
     }
@@ -75,27 +81,37 @@ impl Node {
                 drained
             })
             .collect();
-        futures::future::join_all(drained).await;
+        // An object that does not let go of its thread must not hold up the others' end.
+        let limits = &self.common.limits;
+        let patience = limits.drain_timeout + limits.shutdown_hook_timeout;
+        let _ = tokio::time::timeout(patience, futures::future::join_all(drained)).await;
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.common.inboxes.iter().for_each(|inbox| inbox.post(Parcel::End));
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has said so itself.
-            let _ = thread.join();
+        for (thread, ended) in self.threads.drain(..) {
+            // A thread that an object does not let go of is left behind.
+            let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+            if ended.recv_timeout(END_TIMEOUT) != Err(RecvTimeoutError::Timeout) {
+                // One that panicked has said so itself.
+                let _ = thread.join();
+            }
         }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "shards are the threads of this program")]
-fn start_thread(index: usize, common: Arc<Common>) -> Result<JoinHandle<()>> {
+fn start_thread(index: usize, common: Arc<Common>) -> Result<(JoinHandle<()>, Receiver<()>)> {
+    let (ending, ended) = sync_channel(0);
     let runtime =
         move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+        // Dropped, and so heard, however the thread ends.
+        let _ending: SyncSender<()> = ending;
         let runtime = runtime().expect("a runtime needs only file descriptors");
         runtime.block_on(async { Shard::new(index, common).run().await });
     })?;
-    Ok(thread)
+    Ok((thread, ended))
 }

@@ -1,6 +1,6 @@
 //! One event inside its object: the author's handler, and what follows from it.
 //!
-//! **Invariant:** a panic of the author's code ends here. `remote` is set here and nowhere else.
+//! **Invariant:** a panic of the author's code ends here. `remote` is set here, and by `object::state` where an object resets itself.
 //! **Invariant:** what a handler returns after it reset its object is dropped: the reason is the answer.
 
 use std::any::Any;
@@ -104,12 +104,32 @@ impl Future for Running {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
         match catch_unwind(AssertUnwindSafe(|| self.step(context))) {
             Ok(polled) => polled,
-            Err(payload) => Poll::Ready(Ended::Panicked(panic_message(&*payload))),
+            Err(payload) => Poll::Ready(self.panicked(panic_message(&*payload))),
         }
     }
 }
 
 impl Running {
+    /// Resets the object and answers with the reason, before whoever polls this drops it.
+    fn panicked(&mut self, message: String) -> Ended {
+        match &mut self.0 {
+            Step::Fetch(Fetch { reply, container, .. }) => {
+                container.break_with(theirs(Error::failed(message.as_str())));
+                if let (Some(reply), Some(reason)) = (reply.take(), container.broken()) {
+                    reply.send(Err(reason));
+                }
+            }
+            Step::Typed(Typed { reply, container, .. }) => {
+                container.break_with(theirs(Error::failed(message.as_str())));
+                if let (Some(reply), Some(reason)) = (reply.take(), container.broken()) {
+                    let _ = reply.send(typed_failure(reason));
+                }
+            }
+            Step::Task(_) => {}
+        }
+        Ended::Panicked(message)
+    }
+
     fn step(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
         loop {
             let next = match &mut self.0 {

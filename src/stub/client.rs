@@ -1,7 +1,7 @@
 //! A connection to a server, as its user holds it.
 
-use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use capnp_rpc::RpcSystem;
 use capnp_rpc::rpc_twoparty_capnp::Side;
@@ -13,9 +13,10 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::address::Address;
 use super::namespace::{Namespace, NamespaceInfo};
+use super::reference::Stub;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::stubborn_capnp::server;
+use crate::stubborn_capnp::{server, stub};
 use crate::vat::{self, Network, Traffic};
 
 /// A connection to a server.
@@ -76,20 +77,50 @@ impl Client {
         R: AsyncRead + Unpin + 'static,
         W: AsyncWrite + Unpin + 'static,
     {
+        let heartbeat = Some(limits.peer_timeout);
+        Self::with_heartbeat(reader, writer, limits, heartbeat)
+    }
+
+    /// Speaks the contract over a stream whose other end can't vanish, being of this process.
+    #[cfg(feature = "server")]
+    pub(crate) fn within<R, W>(reader: R, writer: W, limits: Limits) -> Self
+    where
+        R: AsyncRead + Unpin + 'static,
+        W: AsyncWrite + Unpin + 'static,
+    {
+        Self::with_heartbeat(reader, writer, limits, None)
+    }
+
+    fn with_heartbeat<R, W>(
+        reader: R,
+        writer: W,
+        limits: Limits,
+        heartbeat: Option<Duration>,
+    ) -> Self
+    where
+        R: AsyncRead + Unpin + 'static,
+        W: AsyncWrite + Unpin + 'static,
+    {
         let limits = Rc::new(limits);
         let (network, traffic) = Network::new(reader, writer, Side::Client, limits.clone(), None);
         let mut system = RpcSystem::new(Box::new(network), None);
         let server: server::Client = system.bootstrap(Side::Server);
         let disconnector = system.get_disconnector();
-        let disconnector = RefCell::new(Some(disconnector));
         let (driven, ended) = oneshot::channel();
-        let link = Rc::new(Link { traffic, disconnector, ended: ended.shared() });
+        let (open, left) = oneshot::channel();
+        let link = Rc::new(Link { traffic: traffic.clone(), _open: open, ended: ended.shared() });
         // It ends when the link is dropped or lost. Its outcome is in the traffic's failure.
         tokio::task::spawn_local(async move {
-            system.await.ok();
+            let leaving = async move {
+                let _: Result<(), oneshot::Canceled> = left.await;
+                disconnector.await.ok();
+            };
+            let _ = futures::future::join(system, leaving.boxed_local()).await.0;
             driven.send(()).ok();
         });
-        tokio::task::spawn_local(heartbeat(Rc::downgrade(&link), server.clone(), limits.clone()));
+        if let Some(patience) = heartbeat {
+            tokio::task::spawn_local(listen_for_life(traffic, server.clone(), patience));
+        }
         Self { server, link, limits }
     }
 
@@ -101,6 +132,12 @@ impl Client {
         call.get().set_name(name);
         let client = call.send().pipeline.get_namespace();
         Namespace::remote(client, self.link.clone(), self.limits.clone())
+    }
+
+    /// Makes a [`Stub`] of a stub that came over this connection as a capability: in a result, or with a call
+    /// of the server's.
+    pub fn stub(&self, capability: stub::Client) -> Stub {
+        Stub::new(capability, Some(self.link.clone()), self.limits.clone())
     }
 
     /// Lists the server's namespaces, ordered by name.
@@ -147,7 +184,8 @@ impl std::fmt::Debug for Client {
 /// What a client, its namespaces and its stubs share: the connection, and whether it is lost.
 pub struct Link {
     traffic: Rc<Traffic>,
-    disconnector: RefCell<Option<capnp_rpc::Disconnector<Side>>>,
+    /// Tells the task that drives the connection when it is dropped.
+    _open: oneshot::Sender<()>,
     /// Ready once nothing drives the connection any more.
     ended: Shared<oneshot::Receiver<()>>,
 }
@@ -158,6 +196,11 @@ impl Link {
         self.traffic.failure().map(lost)
     }
 
+    /// Returns what tells whether the connection lives, without keeping it open.
+    pub(crate) fn traffic(&self) -> Rc<Traffic> {
+        self.traffic.clone()
+    }
+
     /// Waits until the connection is lost, and returns why.
     pub(crate) async fn closed(&self) -> Error {
         lost(self.traffic.closed().await)
@@ -165,50 +208,33 @@ impl Link {
 }
 
 /// Whatever ended a connection, the object could not be reached.
-fn lost(reason: capnp::Error) -> Error {
+pub(crate) fn lost(reason: capnp::Error) -> Error {
     Error::disconnected(reason.extra)
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        // Outside a runtime the connection's task is gone already.
-        if let Some(disconnector) = self.disconnector.take()
-            && tokio::runtime::Handle::try_current().is_ok()
-        {
-            tokio::task::spawn_local(async move { disconnector.await.ok() });
-        }
-    }
-}
-
-/// Asks for a sign of life where the server has been silent, and fails the connection where none comes.
+/// Asks for a sign of life where the server has been silent, and fails the connection where none comes
+/// within `patience` of the last one.
 ///
 /// The kernel's keepalive notices a machine that vanished; this notices a server that hangs and a box
 /// between that swallows everything.
-async fn heartbeat(link: std::rc::Weak<Link>, server: server::Client, limits: Rc<Limits>) {
-    let server = {
-        // The task must not keep the connection open: it holds the server only while it asks.
-        let weak = link.clone();
-        move || weak.upgrade().map(|_| server.clone())
-    };
+async fn listen_for_life(traffic: Rc<Traffic>, server: server::Client, patience: Duration) {
     loop {
-        tokio::time::sleep(limits.peer_timeout / 3).await;
-        let Some(traffic) = link.upgrade().map(|link| link.traffic.clone()) else { return };
-        if traffic.failure().is_some() {
-            return;
+        let last = traffic.last_received();
+        tokio::select! {
+            _ = traffic.closed() => return,
+            () = tokio::time::sleep_until(last + patience / 3) => {}
         }
-        if traffic.silence() < limits.peer_timeout / 3 {
+        if traffic.last_received() > last {
             continue;
         }
-        let Some(server) = server() else { return };
         let answer = server.about_request().send().promise;
-        let patience = limits.peer_timeout - limits.peer_timeout / 3;
-        if tokio::time::timeout(patience, answer).await.is_err()
-            && traffic.silence() >= limits.peer_timeout
-        {
-            let silence = limits.peer_timeout;
-            let text = format!("the server was silent for {silence:?}");
-            traffic.abort(capnp::Error::disconnected(text));
-            return;
+        tokio::select! {
+            _ = traffic.closed() => return,
+            _ = tokio::time::timeout_at(last + patience, answer) => {}
+        }
+        if traffic.last_received() == last {
+            let text = format!("the server was silent for {patience:?}");
+            return traffic.abort(capnp::Error::disconnected(text));
         }
     }
 }

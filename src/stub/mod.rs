@@ -17,5 +17,5 @@ pub use namespace::{Namespace, NamespaceInfo, ObjectInfo, Page, Target};
 pub use ordered::capability;
 #[cfg(feature = "server")]
 pub(crate) use ordered::new_call;
-pub use reference::{Fetch, Stub};
+pub use reference::{Fetch, Referent, Stub};
 pub use retry::Retry;

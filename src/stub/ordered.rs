@@ -94,7 +94,10 @@ async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered) {
         if call.done.is_canceled() {
             continue;
         }
-        let (promise, streaming, done) = enter(call);
+        // A method may panic before it has a future, too; its caller then hears that the call was dropped.
+        let Ok((promise, streaming, done)) = catch_unwind(AssertUnwindSafe(|| enter(call))) else {
+            continue;
+        };
         let mut finished = until_dropped(promise, done).boxed_local();
         if (&mut finished).now_or_never().is_some() {
             continue;
@@ -172,8 +175,12 @@ impl ClientHook for Ordered {
         let (done, outcome) = oneshot::channel();
         self.0.calls.borrow_mut().push_back(Call { interface, method, params, results, done });
         self.0.wake();
+        // A call under way holds the line, as it would hold a server.
+        let line = self.0.clone();
         Promise::from_future(caller.until_left(async move {
-            outcome.await.unwrap_or_else(|_| Err(Exception::failed("the call was dropped".into())))
+            let outcome = outcome.await;
+            drop(line);
+            outcome.unwrap_or_else(|_| Err(Exception::failed("the call was dropped".into())))
         }))
     }
 

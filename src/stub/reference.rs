@@ -6,18 +6,21 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use capnp::capability::{FromClientHook, Promise};
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared};
 
-use super::client::Link;
+use super::client::{Link, lost};
 use super::wire;
 use crate::error::{Error, Kind, Result};
+use crate::id::ObjectId;
 use crate::limits::Limits;
 use crate::message::{self, IntoRequest, Request, Response};
 use crate::redirect;
 use crate::stubborn_capnp::{outcome, stub};
+use crate::vat::Traffic;
 
 /// A reference to one object.
 ///
@@ -38,7 +41,7 @@ struct Inner {
     link: Option<Rc<Link>>,
     limits: Rc<Limits>,
     broken: RefCell<Option<Error>>,
-    watch: RefCell<Option<Shared<LocalBoxFuture<'static, Error>>>>,
+    watch: RefCell<Option<Shared<LocalBoxFuture<'static, Option<Error>>>>>,
 }
 
 /// A fetch under way. It was sent when it was made; awaiting it only waits for the response.
@@ -131,11 +134,41 @@ impl Stub {
         if let Some(error) = self.broken_reason() {
             return error;
         }
-        let watch = {
-            let mut slot = self.inner.watch.borrow_mut();
-            slot.get_or_insert_with(|| self.inner.clone().watch().boxed_local().shared()).clone()
-        };
-        watch.await
+        loop {
+            let watch = {
+                let mut slot = self.inner.watch.borrow_mut();
+                // The watch holds neither the stub nor the connection: who drops those ends it.
+                let new = || {
+                    let traffic = self.inner.link.as_ref().map(|link| link.traffic());
+                    watch(self.inner.client.clone(), traffic).boxed_local().shared()
+                };
+                slot.get_or_insert_with(new).clone()
+            };
+            if let Some(error) = watch.await {
+                return self.inner.break_with(error);
+            }
+            // The server had too much to do to listen: ask again, a little later.
+            self.inner.watch.borrow_mut().take();
+            tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        }
+    }
+
+    /// Asks what the stub refers to. It does not wake the object.
+    ///
+    /// # Errors
+    /// Where the server can't be reached, or the stub can't refer to anything.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn identity(&self) -> Result<Referent> {
+        let answer = self.inner.client.identity_request().send().promise.await;
+        let answer = answer.map_err(|exception| classify(exception, self.inner.lost()))?;
+        let answer = answer.get()?;
+        Ok(Referent {
+            namespace: answer.get_namespace()?.to_string()?,
+            id: ObjectId::try_from(answer.get_id()?)?,
+            name: if answer.has_name() { Some(answer.get_name()?.to_string()?) } else { None },
+        })
     }
 
     /// Returns why the stub is broken, as far as is known at this moment.
@@ -181,7 +214,7 @@ impl Inner {
                     outcome => return outcome,
                 }
             }
-            Err(exception) => match self.classify(exception) {
+            Err(exception) => match classify(exception, self.lost()) {
                 error if error.kind == Kind::Disconnected => error,
                 error => return Err(error),
             },
@@ -189,41 +222,61 @@ impl Inner {
         Err(self.break_with(error.clone()).with_delivered(error.delivered))
     }
 
-    /// An exception is never the object's answer: the call was shed, or the object was lost.
-    fn classify(&self, exception: capnp::Error) -> Error {
-        if let Some(lost) = self.link.as_ref().and_then(|link| link.lost()) {
-            return lost.with_delivered(true);
-        }
-        let error = Error::from(exception);
-        match error.kind {
-            Kind::Overloaded | Kind::Unimplemented => error,
-            _ => Error::disconnected(error.message).with_delivered(true),
-        }
+    fn lost(&self) -> Option<Error> {
+        self.link.as_ref()?.lost()
     }
+}
 
-    async fn watch(self: Rc<Self>) -> Error {
-        let asked = self.client.broken_request().send().promise;
-        let told = async {
-            match asked.await {
-                Ok(answer) => match answer.get().and_then(|answer| answer.get_error()) {
-                    Ok(error) => wire::read_error(error).unwrap_or_else(|error| error),
-                    Err(error) => error.into(),
-                },
-                Err(exception) => match self.classify(exception) {
-                    error if error.kind == Kind::Disconnected => error,
-                    _ => std::future::pending().await,
-                },
-            }
-        };
-        let lost = async {
-            match &self.link {
-                Some(link) => link.closed().await,
-                None => std::future::pending().await,
-            }
-        };
-        let error = tokio::select! { biased; error = told => error, error = lost => error };
-        self.break_with(error)
+/// What a stub refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referent {
+    /// The namespace's name.
+    pub namespace: String,
+    /// The object's id.
+    pub id: ObjectId,
+    /// The name that the stub was asked for by, if it was.
+    pub name: Option<String>,
+}
+
+/// How long to wait before asking a server again that had too much to do.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// An exception is never the object's answer: the call was shed, or the object was lost.
+fn classify(exception: capnp::Error, lost: Option<Error>) -> Error {
+    if let Some(lost) = lost {
+        return lost.with_delivered(true);
     }
+    let error = Error::from(exception);
+    match error.kind {
+        Kind::Overloaded | Kind::Unimplemented => error,
+        _ => Error::disconnected(error.message).with_delivered(true),
+    }
+}
+
+/// Waits until a stub breaks; none where the server would not listen.
+async fn watch(client: stub::Client, traffic: Option<Rc<Traffic>>) -> Option<Error> {
+    let asked = client.broken_request().send().promise;
+    let told = async {
+        let answer = match asked.await {
+            Ok(answer) => answer,
+            Err(exception) => {
+                let lost = traffic.as_ref().and_then(|traffic| traffic.failure()).map(lost);
+                let error = classify(exception, lost);
+                return (error.kind == Kind::Disconnected).then_some(error);
+            }
+        };
+        Some(match answer.get().and_then(|answer| answer.get_error()) {
+            Ok(error) => wire::read_error(error).unwrap_or_else(|error| error),
+            Err(error) => error.into(),
+        })
+    };
+    let ended = async {
+        match &traffic {
+            Some(traffic) => lost(traffic.closed().await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! { biased; error = told => error, error = ended => Some(error) }
 }
 
 type Answer = Result<capnp::capability::Response<outcome::Owned>, capnp::Error>;

@@ -55,6 +55,9 @@ impl Retry {
 impl Namespace {
     /// Runs `attempt` with a new stub of `target` until it succeeds or `policy` says to stop.
     ///
+    /// The connection is the namespace's own: where that is lost, every attempt fails, and a new
+    /// [`Client`](super::Client) is needed.
+    ///
     /// # Errors
     /// The last attempt's error.
     ///

@@ -266,3 +266,74 @@ fn an_error_before_any_connection_names_the_address() {
         assert_eq!(Client::connect("nonsense").await.unwrap_err().kind, Kind::InvalidRequest);
     });
 }
+
+#[test]
+fn a_panic_after_a_wait_is_told_to_its_caller_as_what_it_is() {
+    run(async {
+        let (_server, client) = server::connected(2).await;
+        for n in 0..4 {
+            let stub = client.namespace(PLAIN).get_by_name(&format!("quick-{n}"));
+            let error = stub.fetch("http://do/panic-later").await.unwrap_err();
+            assert!(error.remote && error.reset && error.delivered, "{error:?}");
+            assert!(error.message.contains("panicked as asked") && !error.retryable, "{error:?}");
+            assert!(stub.broken_reason().is_some());
+        }
+    });
+}
+
+#[test]
+fn a_reset_answers_what_a_streaming_call_holds_back() {
+    run(async {
+        let (_server, client) = server::connected(1).await;
+        let stub = client.namespace(TYPED).get_by_name("quick");
+        let typed: probe::Client = stub.cast();
+        let mut never = typed.note_request();
+        never.get().set_n(u64::MAX);
+        never.send().await.unwrap();
+        let held = stub.fetch("http://do/whoami");
+        let other = client.namespace(TYPED).get_by_name("quick");
+        other.fetch("http://do/abort").await.unwrap_err();
+        let error = held.await.unwrap_err();
+        assert!(error.reset && !error.delivered, "{error:?}");
+    });
+}
+
+#[test]
+fn waiting_for_a_break_does_not_keep_the_connection_open() {
+    run(async {
+        let (_server, client) = server::connected(1).await;
+        let ended = client.ended();
+        let stub = client.namespace(PLAIN).get_by_name("quick");
+        stub.fetch("http://do/whoami").await.unwrap();
+        assert!(stub.broken().now_or_never().is_none());
+        drop((stub, client));
+        ended.await.unwrap();
+    });
+}
+
+#[test]
+fn a_stub_says_what_it_refers_to_without_waking_it() {
+    run(async {
+        let (_server, client) = server::connected(2).await;
+        for (namespace, _) in WAYS {
+            let namespace = client.namespace(namespace);
+            let referent = namespace.get_by_name("bad").identity().await.unwrap();
+            assert_eq!(referent.name.as_deref(), Some("bad"));
+            assert_eq!(referent.id, namespace.id_from_name("bad").await.unwrap());
+        }
+        assert!(client.namespace("NOPE").get_by_name("x").identity().await.is_err());
+    });
+}
+
+#[test]
+fn a_call_on_a_reference_that_is_dropped_at_once_arrives() {
+    run(async {
+        let (own, heard) = server::listener();
+        let mut call = own.heard_request();
+        call.get().set_n(7);
+        let answer = call.send().promise;
+        drop(own);
+        answer.await.unwrap();
+        assert_eq!(*heard.borrow(), [7]);
+    });
+}

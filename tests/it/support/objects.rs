@@ -99,6 +99,10 @@ impl Core {
             }
             "/gone" => Ok(respond::text(self.gone.get().to_string())),
             "/throw" => Err(format!("thrown: {}", argument("message").unwrap_or_default()).into()),
+            "/panic-later" => {
+                tokio::task::yield_now().await;
+                panic!("panicked as asked")
+            }
             "/panic" => panic!("panicked as asked"),
             "/abort" => {
                 self.state.abort("aborted as asked");
@@ -250,6 +254,9 @@ impl probe::Server for Typed {
 
     async fn note(self: Rc<Self>, params: probe::NoteParams) -> Result<(), capnp::Error> {
         self.0.note(params.get()?.get_n());
+        if params.get()?.get_n() == u64::MAX {
+            std::future::pending::<()>().await;
+        }
         tokio::task::yield_now().await;
         Ok(())
     }
