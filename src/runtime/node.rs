@@ -16,7 +16,7 @@ use super::shard::{Common, Doors, Parcel, Shard};
 use crate::error::Result;
 use crate::limits::Limits;
 
-/// The shards of this process. Dropping it stops them at once; [`stop`](Self::stop) does so in order.
+/// The shards of this process. Dropping it stops them at once; [`drain`](Self::drain) comes before an orderly end.
 pub struct Node {
     common: Arc<Common>,
     /// Each with what is closed when it ends.
