@@ -69,7 +69,7 @@ impl Default for Limits {
         Self {
             message_bytes_max: 4 << 20,
             nesting_max: 64,
-            inline_body_bytes_max: 256 << 10,
+            inline_body_bytes_max: 1 << 20,
             stream_window_bytes: 256 << 10,
             connection_calls_max: 16_384,
             connection_queued_bytes_max: 128 << 20,

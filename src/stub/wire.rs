@@ -168,7 +168,7 @@ fn write_body(mut to: body::Builder<'_>, body: Body, limits: &Limits) {
         rest
     };
     if let Some(rest) = rest {
-        to.set_rest(transfer::source(rest, limits.inline_body_bytes_max));
+        to.set_rest(transfer::source(rest, limits.stream_window_bytes / 4));
     }
     if let Some(bytes) = length {
         to.init_length().set_bytes(bytes);
