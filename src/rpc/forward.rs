@@ -1,27 +1,21 @@
 //! A stub of an object on another thread whose class has a typed interface: calls cross as messages, and so
 //! do the references in them.
 
-use std::rc::Rc;
-
-use capnp::any_pointer;
-use capnp::capability::{FromClientHook, Promise, Request};
+use capnp::Error as Exception;
+use capnp::capability::{FromClientHook, Promise};
 use capnp::private::capability::{ClientHook, ParamsHook, ResultsHook};
 use capnp::traits::HasTypeId;
-use capnp::{Error as Exception, MessageSize};
 
 use super::connection::Ticket;
-use crate::stub::new_call;
 use crate::stubborn_capnp::{body, outcome, response, stub};
-use crate::vat::{Caller, cancelled, guard};
+use crate::vat::{Callee, Caller, guard, settled};
 
 /// The number of the method `fetch`.
 const FETCH: u16 = 0;
 
 /// Hands every call to `onward` inside `call`, in order. To its users it is settled, whatever `onward` is:
 /// no call ever takes another way.
-pub struct Forward(Rc<Inner>);
-
-struct Inner {
+pub struct Forward {
     onward: Box<dyn ClientHook>,
     _ticket: Option<Ticket>,
 }
@@ -29,12 +23,9 @@ struct Inner {
 impl Forward {
     /// Makes the capability of a stub whose calls go to `onward`.
     pub fn client(onward: stub::Client, ticket: Option<Ticket>) -> stub::Client {
-        let inner = Inner { onward: onward.into_client_hook(), _ticket: ticket };
-        stub::Client::new(Box::new(Self(Rc::new(inner))))
+        settled(Self { onward: onward.into_client_hook(), _ticket: ticket })
     }
-}
 
-impl Inner {
     /// Forwards a fetch. The bodies that pass are guarded, because either side may stop reading one.
     fn fetch(
         &self,
@@ -82,56 +73,20 @@ fn guard_rest(mut body: body::Builder<'_>) -> Result<(), Exception> {
     Ok(())
 }
 
-impl ClientHook for Forward {
-    fn add_ref(&self) -> Box<dyn ClientHook> {
-        Box::new(Self(self.0.clone()))
-    }
-
-    fn new_call(
-        &self,
-        interface: u64,
-        method: u16,
-        size_hint: Option<MessageSize>,
-    ) -> Request<any_pointer::Owned, any_pointer::Owned> {
-        new_call(self.add_ref(), interface, method, size_hint)
-    }
-
+impl Callee for Forward {
     fn call(
         &self,
+        caller: Caller,
         interface: u64,
         method: u16,
         params: Box<dyn ParamsHook>,
         results: Box<dyn ResultsHook>,
     ) -> Promise<(), Exception> {
-        let caller = Caller::of(&*params);
-        if caller.has_left() {
-            return Promise::err(cancelled());
-        }
         // To drop the call onward is to cancel it there.
         let answer = match (interface, method) {
-            (stub::Client::TYPE_ID, FETCH) => self.0.fetch(&*params, results),
-            _ => self.0.onward.call(interface, method, params, results),
+            (stub::Client::TYPE_ID, FETCH) => self.fetch(&*params, results),
+            _ => self.onward.call(interface, method, params, results),
         };
         Promise::from_future(caller.until_left(answer))
-    }
-
-    fn get_brand(&self) -> usize {
-        0
-    }
-
-    fn get_ptr(&self) -> usize {
-        Rc::as_ptr(&self.0) as usize
-    }
-
-    fn get_resolved(&self) -> Option<Box<dyn ClientHook>> {
-        None
-    }
-
-    fn when_more_resolved(&self) -> Option<Promise<Box<dyn ClientHook>, Exception>> {
-        None
-    }
-
-    fn when_resolved(&self) -> Promise<(), Exception> {
-        Promise::ok(())
     }
 }

@@ -2,22 +2,20 @@
 
 use std::rc::Rc;
 
-use capnp::any_pointer;
-use capnp::capability::{FromClientHook, Promise, Request};
-use capnp::private::capability::{ClientHook, ParamsHook, ResultsHook};
+use capnp::Error as Exception;
+use capnp::capability::Promise;
+use capnp::private::capability::{ParamsHook, ResultsHook};
 use capnp::traits::HasTypeId;
-use capnp::{Error as Exception, MessageSize};
 use futures::channel::oneshot;
 
 use super::connection::Ticket;
 use crate::error::Error;
-use crate::id::ObjectId;
 use crate::limits::Limits;
 use crate::object::TypedCall;
 use crate::runtime::{Event, Lane, RemoteLane, Reply};
-use crate::stub::{new_call, wire};
+use crate::stub::{Referent, wire};
 use crate::stubborn_capnp::{outcome, stub};
-use crate::vat::{Caller, cancelled};
+use crate::vat::{Callee, Caller, settled};
 
 /// The way from a stub to its object. It is chosen when the stub is made and never changes, so that the
 /// order of calls can't fork.
@@ -30,20 +28,8 @@ pub enum Route {
     Refused(Error),
 }
 
-/// What a stub refers to.
-pub struct Referent {
-    /// The namespace's name.
-    pub namespace: String,
-    /// The object's id.
-    pub id: ObjectId,
-    /// The name it was asked for by.
-    pub name: Option<String>,
-}
-
 /// The server's end of a stub.
-pub struct StubHook(Rc<Inner>);
-
-struct Inner {
+pub struct StubHook {
     route: Route,
     referent: Referent,
     limits: Rc<Limits>,
@@ -58,12 +44,9 @@ impl StubHook {
         limits: Rc<Limits>,
         ticket: Option<Ticket>,
     ) -> stub::Client {
-        let inner = Inner { route, referent, limits, _ticket: ticket };
-        stub::Client::new(Box::new(Self(Rc::new(inner))))
+        settled(Self { route, referent, limits, _ticket: ticket })
     }
-}
 
-impl Inner {
     fn fetch(
         &self,
         caller: Caller,
@@ -146,62 +129,26 @@ fn dropped() -> Error {
     Error::disconnected("the server has stopped").with_delivered(true)
 }
 
-impl ClientHook for StubHook {
-    fn add_ref(&self) -> Box<dyn ClientHook> {
-        Box::new(Self(self.0.clone()))
-    }
-
-    fn new_call(
-        &self,
-        interface: u64,
-        method: u16,
-        size_hint: Option<MessageSize>,
-    ) -> Request<any_pointer::Owned, any_pointer::Owned> {
-        new_call(self.add_ref(), interface, method, size_hint)
-    }
-
+impl Callee for StubHook {
     fn call(
         &self,
+        caller: Caller,
         interface: u64,
         method: u16,
         params: Box<dyn ParamsHook>,
         results: Box<dyn ResultsHook>,
     ) -> Promise<(), Exception> {
-        let caller = Caller::of(&*params);
-        if caller.has_left() {
-            return Promise::err(cancelled());
-        }
         if interface != stub::Client::TYPE_ID {
-            return self.0.typed(caller, TypedCall { interface, method, params, results });
+            return self.typed(caller, TypedCall { interface, method, params, results });
         }
         match method {
-            0 => self.0.fetch(caller, params, results),
-            1 => match self.0.identity(results) {
+            0 => self.fetch(caller, params, results),
+            1 => match self.identity(results) {
                 Ok(()) => Promise::ok(()),
                 Err(error) => Promise::err(error),
             },
-            2 => self.0.broken(caller, results),
+            2 => self.broken(caller, results),
             _ => Promise::err(Exception::unimplemented(format!("Stub has no method {method}"))),
         }
-    }
-
-    fn get_brand(&self) -> usize {
-        0
-    }
-
-    fn get_ptr(&self) -> usize {
-        Rc::as_ptr(&self.0) as usize
-    }
-
-    fn get_resolved(&self) -> Option<Box<dyn ClientHook>> {
-        None
-    }
-
-    fn when_more_resolved(&self) -> Option<Promise<Box<dyn ClientHook>, Exception>> {
-        None
-    }
-
-    fn when_resolved(&self) -> Promise<(), Exception> {
-        Promise::ok(())
     }
 }

@@ -7,12 +7,12 @@ use futures::channel::oneshot;
 
 use super::connection::{Ticket, Tickets};
 use super::forward::Forward;
-use super::hook::{Referent, Route, StubHook};
+use super::hook::{Route, StubHook};
 use super::pair::Pairs;
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
 use crate::runtime::{self, Key, Lane, Listed, NamespaceConfig, RemoteLane, Shard};
-use crate::stub::{Target, wire};
+use crate::stub::{Referent, Target, wire};
 use crate::stubborn_capnp::{namespace, stub};
 
 /// Objects on one page of a listing, at most.

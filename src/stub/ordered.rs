@@ -10,16 +10,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
-use capnp::any_pointer;
-use capnp::capability::{FromClientHook, FromServer, Params, Promise, Request, Results, Server};
-use capnp::private::capability::{ClientHook, ParamsHook, ResultsHook};
-use capnp::{Error as Exception, MessageSize};
+use capnp::Error as Exception;
+use capnp::capability::{FromClientHook, FromServer, Params, Promise, Results, Server};
+use capnp::private::capability::{ParamsHook, ResultsHook};
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
-use crate::vat::{Caller, cancelled};
+use crate::vat::{Callee, Caller, settled};
 
 /// Makes a capability of `server` that others may call: pass it in a typed call, to be called back.
 ///
@@ -42,7 +41,7 @@ where
         (entered.promise, entered.is_streaming, done)
     };
     tokio::task::spawn_local(serve(queue, enter));
-    C::new(Box::new(Ordered(line)))
+    settled(Ordered(line))
 }
 
 /// The calls in line for one server.
@@ -147,31 +146,15 @@ impl Inside {
     }
 }
 
-impl ClientHook for Ordered {
-    fn add_ref(&self) -> Box<dyn ClientHook> {
-        Box::new(Self(self.0.clone()))
-    }
-
-    fn new_call(
-        &self,
-        interface: u64,
-        method: u16,
-        size_hint: Option<MessageSize>,
-    ) -> Request<any_pointer::Owned, any_pointer::Owned> {
-        new_call(self.add_ref(), interface, method, size_hint)
-    }
-
+impl Callee for Ordered {
     fn call(
         &self,
+        caller: Caller,
         interface: u64,
         method: u16,
         params: Box<dyn ParamsHook>,
         results: Box<dyn ResultsHook>,
     ) -> Promise<(), Exception> {
-        let caller = Caller::of(&*params);
-        if caller.has_left() {
-            return Promise::err(cancelled());
-        }
         let (done, outcome) = oneshot::channel();
         self.0.calls.borrow_mut().push_back(Call { interface, method, params, results, done });
         self.0.wake();
@@ -183,40 +166,4 @@ impl ClientHook for Ordered {
             outcome.unwrap_or_else(|_| Err(Exception::failed("the call was dropped".into())))
         }))
     }
-
-    fn get_brand(&self) -> usize {
-        0
-    }
-
-    fn get_ptr(&self) -> usize {
-        Rc::as_ptr(&self.0) as usize
-    }
-
-    fn get_resolved(&self) -> Option<Box<dyn ClientHook>> {
-        None
-    }
-
-    fn when_more_resolved(&self) -> Option<Promise<Box<dyn ClientHook>, Exception>> {
-        None
-    }
-
-    fn when_resolved(&self) -> Promise<(), Exception> {
-        Promise::ok(())
-    }
-}
-
-/// Makes a request for a hook of ours, as its users in the same vat need one.
-///
-/// The library's own local request fits, and is to be had through a promise client that has resolved.
-pub(crate) fn new_call(
-    hook: Box<dyn ClientHook>,
-    interface: u64,
-    method: u16,
-    size_hint: Option<MessageSize>,
-) -> Request<any_pointer::Owned, any_pointer::Owned> {
-    let resolved = std::future::ready(Ok(capnp::capability::Client::new(hook)));
-    let client: capnp::capability::Client = capnp_rpc::new_future_client(resolved);
-    let drive = client.as_client_hook().when_more_resolved();
-    drive.and_then(FutureExt::now_or_never);
-    client.hook.new_call(interface, method, size_hint)
 }

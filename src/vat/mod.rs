@@ -20,6 +20,7 @@ mod input;
 mod link;
 mod network;
 mod output;
+mod settled;
 pub mod socket;
 mod traffic;
 mod watch;
@@ -29,7 +30,8 @@ mod writer;
 mod tests;
 
 pub use account::Account;
-pub use call::{Caller, cancelled};
+pub use call::Caller;
 pub use guard::guard;
 pub use network::Network;
+pub use settled::{Callee, settled};
 pub use traffic::Traffic;
