@@ -1,7 +1,7 @@
 //! Where randomness enters.
 //!
-//! **Invariant:** nothing else asks the operating system for random bytes, so that a test that seeds
-//! this repeats.
+//! **Invariant:** nothing else that decides anything asks the operating system for random bytes, so that a
+//! test that seeds this repeats. (The name of a run of the server is a UUID: it decides nothing.)
 
 use std::cell::Cell;
 

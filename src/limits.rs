@@ -1,7 +1,9 @@
-//! Every bound of the system, in one place.
+//! Every bound that an operator may want to choose, in one place.
 //!
-//! **Invariant:** no queue, buffer, retry or wait elsewhere has a bound that is not named here, and none
-//! is without one.
+//! A bound that nobody would choose (a batch, a turn, a chain of calls inside capnp-rpc) is a constant with its
+//! reason beside what it bounds.
+//!
+//! **Invariant:** no queue, buffer, retry or wait is without a bound.
 
 use std::time::Duration;
 

@@ -64,11 +64,6 @@ impl Traffic {
         self.last_received.get()
     }
 
-    /// Returns whether a first whole message was received.
-    pub fn received_first_message(&self) -> bool {
-        self.greeted.get()
-    }
-
     /// Returns the first reason for which the connection died; none while it lives.
     pub fn failure(&self) -> Option<Error> {
         self.failure.get().cloned()
