@@ -78,7 +78,7 @@ impl Default for Limits {
             connection_output_bytes_max: 1 << 20,
             connection_stubs_max: 16_384,
             connections_max: 10_240,
-            server_queued_bytes_max: 512 << 20,
+            server_queued_bytes_max: 1 << 30,
             handshake_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(30),
             idle_timeout: None,
