@@ -12,6 +12,9 @@ pub mod body;
 pub mod message;
 pub mod redirect;
 
+#[cfg(feature = "server")]
+pub mod storage;
+
 pub mod vat;
 pub mod stub;
 
