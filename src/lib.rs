@@ -13,6 +13,8 @@ pub mod message;
 pub mod redirect;
 
 #[cfg(feature = "server")]
+pub mod gate;
+#[cfg(feature = "server")]
 pub mod storage;
 
 pub mod vat;
