@@ -15,6 +15,8 @@ pub mod redirect;
 #[cfg(feature = "server")]
 pub mod gate;
 #[cfg(feature = "server")]
+pub mod schedule;
+#[cfg(feature = "server")]
 pub mod storage;
 
 pub mod vat;

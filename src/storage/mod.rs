@@ -3,5 +3,12 @@
 //! **Invariant:** nothing above `engine` knows which store there is.
 
 pub mod engine;
+mod history;
 pub mod memory;
+pub mod object;
+mod pending;
+pub mod record;
 pub mod row;
+pub mod value;
+
+pub use pending::Span;
