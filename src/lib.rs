@@ -49,6 +49,8 @@ pub use message::{IntoRequest, Request, Response, response as respond};
 pub use stub::{Address, Client, Namespace, Retry, Stub, Target, capability};
 
 #[cfg(feature = "server")]
-pub use object::{Class, DurableObject, Env, RequestExt, Signal, State};
+pub use object::{
+    AlarmInfo, Bookmark, Class, DurableObject, Env, List, RequestExt, Signal, State, Storage,
+};
 #[cfg(feature = "server")]
 pub use server::{Server, ServerBuilder, stop_requested};

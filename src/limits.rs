@@ -54,6 +54,12 @@ pub struct Limits {
     pub name_bytes_max: usize,
     /// Objects in memory at a time; an event for a further one fails *overloaded*.
     pub objects_max: usize,
+    /// Bytes that may wait to become durable on one thread; an event beyond fails *overloaded*.
+    pub storage_backlog_bytes_max: usize,
+    /// Bytes that one transaction of an object may write.
+    pub transaction_bytes_max: usize,
+    /// How long an alarm's handler may take; then it has failed.
+    pub alarm_timeout: Duration,
     /// Bytes of a url.
     pub url_bytes_max: usize,
     /// How long an object without events stays in memory.
@@ -91,6 +97,9 @@ impl Default for Limits {
             header_bytes_max: 64 << 10,
             name_bytes_max: 16 << 10,
             objects_max: 1 << 20,
+            storage_backlog_bytes_max: 256 << 20,
+            transaction_bytes_max: 64 << 20,
+            alarm_timeout: Duration::from_secs(15 * 60),
             url_bytes_max: 16 << 10,
             evict_after: Duration::from_secs(70),
             shutdown_hook_timeout: Duration::from_secs(10),

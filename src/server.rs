@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::object::{Class, DurableObject};
 use crate::rpc::{Bound, Connections, Listener, RpcDoors};
-use crate::runtime::{NamespaceConfig, Namespaces, Node};
+use crate::runtime::{NamespaceConfig, Namespaces, Node, StorageConfig};
+use crate::storage::engine::Engine;
+use crate::storage::memory::Memory;
 use crate::stub::Address;
 use crate::vat::Account;
 
@@ -26,13 +29,16 @@ use crate::vat::Account;
 /// Server::builder().namespace::<Hello>("HELLO").listen("127.0.0.1:7400")?.run().await
 /// # }
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use = "a builder starts nothing until `run` or `start`"]
 pub struct ServerBuilder {
     namespaces: Vec<NamespaceConfig>,
     addresses: Vec<Address>,
     threads: Option<NonZeroUsize>,
     limits: Limits,
+    engine: Option<Arc<dyn Engine>>,
+    clock: Option<Clock>,
+    history: Option<Duration>,
 }
 
 impl ServerBuilder {
@@ -62,6 +68,24 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets where objects are stored. The default is in memory: what they store is gone with the server.
+    pub fn store(mut self, engine: Arc<dyn Engine>) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Sets how long it is kept what was stored before, so that objects can go back. The default is nothing.
+    pub fn history(mut self, history: Option<Duration>) -> Self {
+        self.history = history;
+        self
+    }
+
+    /// Sets the clock that alarms go by. The default is the machine's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Sets the bounds.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -83,7 +107,13 @@ impl ServerBuilder {
         }
         let threads = self.threads.or_else(|| std::thread::available_parallelism().ok());
         let threads = threads.map_or(1, NonZeroUsize::get);
-        let node = Node::start(namespaces, self.limits.clone(), threads, Box::new(RpcDoors))?;
+        let storage = StorageConfig {
+            engine: self.engine.unwrap_or_else(|| Arc::new(Memory::new())),
+            clock: self.clock.unwrap_or(Clock::system()),
+            history: self.history,
+        };
+        let doors = Box::new(RpcDoors);
+        let node = Node::start(namespaces, self.limits.clone(), threads, doors, storage)?;
         let node = Arc::new(node);
         let account = Arc::new(Account::new(self.limits.server_queued_bytes_max));
         let connections = Connections::default();

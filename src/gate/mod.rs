@@ -1,11 +1,15 @@
 //! What lets events into an object, and what the object says out of it: machines that do no I/O.
 //!
-//! **Invariant:** nothing here reads a clock, starts a task or waits: who asks is told, and acts.
+//! `input` and `output` decide; `entrance` and `outbox` are the thin shells by which others share them.
+//!
+//! **Invariant:** nothing here reads a clock, starts a task or does I/O.
 
+mod entrance;
 mod input;
 mod outbox;
 mod output;
 
+pub use entrance::{Entrance, NOBODY, Section};
 pub use input::{InputGate, Owner, SectionId};
 pub use outbox::{Outbox, Verdict};
 pub use output::{OutputGate, Sent};

@@ -68,6 +68,12 @@ impl NamespaceKey {
         })
     }
 
+    /// Returns what tells this key from others and does not give it away: stored data is filed under it.
+    pub fn fingerprint(&self) -> [u8; 16] {
+        // No name hashes to it: a name is UTF-8, and this is not.
+        self.hash(b"\xffstorage")
+    }
+
     fn id_of_base(&self, base: [u8; BASE_LEN]) -> ObjectId {
         let mut bytes = [0; ObjectId::LEN];
         let (first, second) = bytes.split_at_mut(BASE_LEN);

@@ -8,7 +8,7 @@ use futures::future::LocalBoxFuture;
 
 use crate::error::Result;
 use crate::message::{Request, Response};
-use crate::object::{Dispatch, DurableObject, Env, Interface, State};
+use crate::object::{AlarmInfo, Dispatch, DurableObject, Env, Interface, State};
 
 /// A class of objects: how to make one, and whether it serves a typed interface.
 #[derive(Clone)]
@@ -77,6 +77,9 @@ pub trait Instance {
     /// Returns the dispatcher of its typed interface, where it serves one.
     fn dispatch(&self) -> Option<&Dispatch>;
 
+    /// Begins to handle its alarm.
+    fn alarm(self: Rc<Self>, alarm: AlarmInfo) -> LocalBoxFuture<'static, Result<()>>;
+
     /// Begins its orderly end.
     fn before_shutdown(self: Rc<Self>) -> LocalBoxFuture<'static, ()>;
 }
@@ -93,6 +96,10 @@ impl<T: DurableObject> Instance for Hosted<T> {
 
     fn dispatch(&self) -> Option<&Dispatch> {
         self.dispatch.as_ref()
+    }
+
+    fn alarm(self: Rc<Self>, alarm: AlarmInfo) -> LocalBoxFuture<'static, Result<()>> {
+        async move { self.object.alarm(alarm).await }.boxed_local()
     }
 
     fn before_shutdown(self: Rc<Self>) -> LocalBoxFuture<'static, ()> {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::message::{Request, Response};
 use crate::object::{Env, State};
+use crate::storage::object::Ringing;
 
 /// A durable object: one live instance for an id in the whole system, on one thread.
 ///
@@ -47,10 +48,42 @@ pub trait DurableObject: Sized + 'static {
         std::future::ready(Err(Error::unimplemented("the object does not serve fetch")))
     }
 
+    /// Runs when the object's alarm rings: never early, and at least once, also after a restart.
+    ///
+    /// When it returns the alarm is over, unless it was set anew meanwhile. It has 15 minutes.
+    ///
+    /// # Errors
+    /// After an error the alarm rings again, 2, 4, 8, 16, 32 and 64 s later (and up to a quarter more); then it is
+    /// given up.
+    fn alarm(&self, alarm: AlarmInfo) -> impl Future<Output = Result<()>> {
+        let _ = alarm;
+        std::future::ready(Err(Error::unimplemented("the object does not serve alarms")))
+    }
+
     /// Runs before the object leaves memory in an orderly way: evicted, or because the server stops.
     /// It has 10 s, and when the server stops no longer than that has.
     /// It does not run before a reset or a crash: what must last belongs in storage.
     fn before_shutdown(&self) -> impl Future<Output = ()> {
         std::future::ready(())
+    }
+}
+
+/// What an alarm's handler is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AlarmInfo {
+    /// What the alarm was set to, in milliseconds since 1970.
+    pub scheduled_ms: u64,
+    /// How often the handler has failed for this alarm.
+    pub retry_count: u32,
+    /// Whether the handler may have run for this alarm before.
+    pub is_retry: bool,
+}
+
+impl AlarmInfo {
+    /// Makes it of an alarm that rings.
+    pub(crate) fn of(ringing: &Ringing) -> Self {
+        let Ringing { scheduled_ms, retries, tries } = *ringing;
+        Self { scheduled_ms, retry_count: retries, is_retry: tries.backoff > 0 }
     }
 }

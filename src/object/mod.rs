@@ -6,10 +6,12 @@ mod env;
 mod interface;
 mod signal;
 mod state;
+mod storage;
 
 pub use class::{Class, Instance};
-pub use durable_object::DurableObject;
+pub use durable_object::{AlarmInfo, DurableObject};
 pub use env::{Directory, Env};
 pub use interface::{Dispatch, Interface, TypedCall, TypedOutcome, typed_failure};
 pub use signal::{RequestExt, Signal};
 pub use state::{Control, Identity, State};
+pub use storage::{Bookmark, List, Storage};

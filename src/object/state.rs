@@ -6,8 +6,11 @@ use std::rc::Rc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
+use super::storage::Storage;
 use crate::error::{Error, Result};
+use crate::gate::{Outbox, Section};
 use crate::id::ObjectId;
+use crate::storage::object::ObjectStorage;
 
 /// What an object is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +33,17 @@ pub trait Control {
     /// Resets the object: its memory goes, its stubs break with `reason`.
     fn reset(&self, reason: Error);
 
-    /// Closes the input gate until the returned guard is dropped.
-    fn close_gate(&self) -> Box<dyn std::any::Any>;
+    /// Begins a critical section of whose code runs; none where it would nest too deep.
+    fn begin_section(&self) -> Option<Section>;
+
+    /// Returns the object's storage.
+    ///
+    /// # Errors
+    /// *disconnected* where the object has left memory.
+    fn storage(&self) -> Result<Rc<ObjectStorage>>;
+
+    /// Returns what the object has said and not let out.
+    fn outbox(&self) -> Rc<Outbox>;
 
     /// Runs `task` beside the handlers and keeps the object in memory until it ends.
     fn wait_until(&self, task: LocalBoxFuture<'static, ()>);
@@ -83,8 +95,14 @@ impl State {
         self.control.reset(Error::failed(reason.to_string()).with_remote(true));
     }
 
-    /// Runs `section` while no other event enters the object, and returns its result. The gate closes when the
-    /// returned future is first polled.
+    /// Returns the object's storage.
+    pub fn storage(&self) -> Storage {
+        Storage::new(self.control.clone())
+    }
+
+    /// Runs `section` while nothing else of the object runs, and returns its result: no other event enters, and
+    /// the handlers that are inside already do not go on. Sections run one after the other; one begun inside
+    /// of another is part of it. It begins when the returned future is first polled.
     ///
     /// # Errors
     /// Never to the caller: where `section` fails, or takes over 30 s, the object is reset, and the
@@ -93,13 +111,15 @@ impl State {
     /// # Cancel safety
     /// Dropping the future drops `section` and lets events in again.
     pub async fn block_concurrency_while<T>(&self, section: impl Future<Output = Result<T>>) -> T {
-        let gate = self.control.close_gate();
+        let Some(critical) = self.control.begin_section() else {
+            let text = "critical sections are nested too deep";
+            self.control.reset(Error::failed(text).with_remote(true));
+            return std::future::pending().await;
+        };
+        critical.entered().await;
         let timeout = self.control.critical_section_timeout();
-        let error = match tokio::time::timeout(timeout, section).await {
-            Ok(Ok(value)) => {
-                drop(gate);
-                return value;
-            }
+        let error = match tokio::time::timeout(timeout, critical.run(section)).await {
+            Ok(Ok(value)) => return value,
             Ok(Err(error)) => error.with_remote(true),
             Err(_) => Error::timeout(format!(
                 "a critical section took over {timeout:?}; the object was reset"

@@ -137,7 +137,7 @@ impl NamespaceDoor {
             .map(|index| {
                 let (reply, answer) = oneshot::channel();
                 found.shard.run_on(index, move |shard| {
-                    let _ = reply.send(shard.registry().list(number, after, limit + 1));
+                    let _ = reply.send(shard.list(number, after, limit + 1));
                 });
                 answer
             })
@@ -145,7 +145,7 @@ impl NamespaceDoor {
         let mut objects = Vec::new();
         for answer in asked {
             let stopped = |_| Error::disconnected("the server has stopped");
-            objects.append(&mut answer.await.map_err(stopped)?);
+            objects.append(&mut answer.await.map_err(stopped)??);
         }
         objects.sort_unstable_by_key(|object| object.id);
         objects.truncate(limit + 1);
@@ -305,6 +305,7 @@ impl namespace::Server for NamespaceDoor {
             if let Some(name) = &object.name {
                 entry.set_name(name.as_str());
             }
+            entry.set_has_stored_data(object.has_stored_data);
         }
         Ok(())
     }

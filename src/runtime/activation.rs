@@ -15,11 +15,16 @@ use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 
 use super::container::{Container, Inside, Phase, Waiting};
-use super::event::Event;
-use super::running::{Ended, Running, panic_message, theirs};
+use super::event::{AlarmReply, Event, Reply, TypedReply};
+use super::interior::Interior;
+use super::lane::Lane;
+use super::running::{Answering, Ended, Running, panic_message, theirs};
 use super::shard::Shard;
 use crate::error::{Error, Result};
-use crate::object::{Env, Instance, Signal, State, typed_failure};
+use crate::gate::NOBODY;
+use crate::message::Request;
+use crate::object::{AlarmInfo, Env, Instance, Signal, State, TypedCall, typed_failure};
+use crate::schedule::Tries;
 
 /// Events that may enter before other tasks of the thread get their turn.
 const EVENTS_PER_TURN: usize = 128;
@@ -28,14 +33,19 @@ const EVENTS_PER_TURN: usize = 128;
 pub struct Activation {
     container: Rc<Container>,
     shard: Rc<Shard>,
+    interior: Rc<Interior>,
     stage: Stage,
     running: FuturesUnordered<Running>,
+    /// How many handlers and tasks there were: each has a number, to tell whose code runs.
+    owners: u64,
 }
 
 enum Stage {
     Constructing(LocalBoxFuture<'static, Result<Rc<dyn Instance>>>),
     Live(Rc<dyn Instance>),
     Stopping(LocalBoxFuture<'static, ()>),
+    /// It has nothing more to do than to wait until what it wrote is durable.
+    Settling,
     Gone,
 }
 
@@ -43,8 +53,9 @@ impl Activation {
     /// Begins to make the object of `container`.
     pub fn new(container: Rc<Container>, shard: Rc<Shard>) -> Self {
         container.set_phase(Phase::Busy);
-        let stage = construct(&container, &shard);
-        Self { container, shard, stage, running: FuturesUnordered::new() }
+        let (interior, stage) = construct(&container, &shard);
+        let running = FuturesUnordered::new();
+        Self { container, shard, interior, stage, running, owners: 0 }
     }
 }
 
@@ -83,7 +94,10 @@ impl Activation {
     fn turn(&mut self, context: &mut Context<'_>, budget: &mut usize) -> Turn {
         match &mut self.stage {
             Stage::Constructing(future) => {
-                let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+                let entrance = &self.interior.entrance;
+                let poll = || entrance.run_as(NOBODY, || future.as_mut().poll(context));
+                let polled = catch_unwind(AssertUnwindSafe(poll));
+                self.flush();
                 match polled {
                     Ok(Poll::Pending) => return Turn::Wait,
                     Ok(Poll::Ready(Ok(instance))) => self.stage = Stage::Live(instance),
@@ -100,14 +114,37 @@ impl Activation {
                 let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
                 match polled {
                     Ok(Poll::Pending) => Turn::Wait,
-                    Ok(Poll::Ready(())) => self.stopped(),
+                    Ok(Poll::Ready(())) => {
+                        self.stage = Stage::Settling;
+                        Turn::Again
+                    }
                     Err(payload) => {
                         self.panicked(panic_message(&*payload));
                         Turn::Again
                     }
                 }
             }
+            Stage::Settling => {
+                self.flush();
+                if self.container.is_broken() {
+                    Turn::Again
+                } else if self.interior.is_settled() {
+                    self.stopped()
+                } else {
+                    Turn::Wait
+                }
+            }
             Stage::Gone => Turn::End,
+        }
+    }
+
+    /// Hands what was written since the last time to the store.
+    fn flush(&self) {
+        if let Some(storage) = self.interior.storage()
+            && !self.container.is_broken()
+            && let Err(error) = storage.flush()
+        {
+            self.container.break_with(error);
         }
     }
 
@@ -140,17 +177,27 @@ impl Activation {
         if !self.container.is_broken() {
             for task in self.container.take_tasks() {
                 moved = true;
-                self.start(Running::task(task), context);
+                let running = Running::task(task, self.answering());
+                self.start(running, context);
             }
         }
+        self.flush();
         if moved {
             self.container.set_phase(Phase::Busy);
             // Whoever asked it to leave for being idle was wrong by now; a server that stops asks again.
             self.container.take_stop();
             return Turn::Again;
         }
-        if !self.running.is_empty() || self.container.has_waiting() {
-            return Turn::Wait;
+        if self.container.has_waiting() {
+            // What waits though nothing moves is kept out by a critical section.
+            self.interior.entrance.wait(context.waker());
+        }
+        if !self.running.is_empty()
+            || self.container.has_waiting()
+            || !self.interior.is_settled()
+            || self.container.is_broken()
+        {
+            return if self.container.is_broken() { Turn::Again } else { Turn::Wait };
         }
         if self.container.take_stop() || self.shard.refusal().is_some() {
             let hook = instance.clone().before_shutdown();
@@ -172,49 +219,95 @@ impl Activation {
             return;
         }
         match event {
-            Event::Fetch { mut request, reply } => {
-                let signal = Signal::default();
-                request.extensions_mut().insert(signal.clone());
-                let method = request.method().clone();
-                let entered = catch_unwind(AssertUnwindSafe(|| instance.clone().fetch(request)));
-                match entered {
-                    Ok(handler) => {
-                        let limits = self.shard.limits().clone();
-                        let container = self.container.clone();
-                        let running =
-                            Running::fetch(handler, reply, signal, method, limits, container);
-                        self.start(running, context);
-                    }
-                    Err(payload) => {
-                        self.panicked(panic_message(&*payload));
-                        reply.send(Err(self.reason()));
-                    }
-                }
+            Event::Fetch { request, reply } => self.enter_fetch(request, reply, instance, context),
+            Event::Typed { call, reply } => self.enter_typed(call, reply, lane, instance, context),
+            Event::Alarm { tries, reply } => self.enter_alarm(tries, reply, instance, context),
+        }
+    }
+
+    /// Makes what a new handler or task needs, so that its code is known as its own.
+    fn answering(&mut self) -> Answering {
+        self.owners += 1;
+        let (interior, container) = (self.interior.clone(), self.container.clone());
+        Answering { owner: self.owners, interior, container, limits: self.shard.limits().clone() }
+    }
+
+    fn enter_fetch(
+        &mut self,
+        mut request: Box<Request>,
+        reply: Reply,
+        instance: &Rc<dyn Instance>,
+        context: &mut Context<'_>,
+    ) {
+        let signal = Signal::default();
+        request.extensions_mut().insert(signal.clone());
+        let method = request.method().clone();
+        let answering = self.answering();
+        match catch_unwind(AssertUnwindSafe(|| instance.clone().fetch(request))) {
+            Ok(handler) => {
+                self.start(Running::fetch(handler, reply, signal, method, answering), context);
             }
-            Event::Typed { call, reply } => {
-                let Some(dispatch) = instance.dispatch() else {
-                    let text = "the object serves no typed interface";
-                    let _ = reply.send(typed_failure(Error::unimplemented(text)));
-                    return;
-                };
-                let entered =
-                    catch_unwind(AssertUnwindSafe(|| call.enter(dispatch, self.shard.limits())));
-                match entered {
-                    Ok((handler, streaming)) => {
-                        let holds = streaming.then(|| {
-                            self.container.hold(&lane);
-                            lane
-                        });
-                        self.start(
-                            Running::typed(handler, reply, holds, self.container.clone()),
-                            context,
-                        );
-                    }
-                    Err(payload) => {
-                        self.panicked(panic_message(&*payload));
-                        let _ = reply.send(typed_failure(self.reason()));
-                    }
-                }
+            Err(payload) => {
+                self.panicked(panic_message(&*payload));
+                reply.send(Err(self.reason()));
+            }
+        }
+    }
+
+    fn enter_typed(
+        &mut self,
+        call: TypedCall,
+        reply: TypedReply,
+        lane: Option<Rc<Lane>>,
+        instance: &Rc<dyn Instance>,
+        context: &mut Context<'_>,
+    ) {
+        let Some(dispatch) = instance.dispatch() else {
+            let text = "the object serves no typed interface";
+            let _ = reply.send(typed_failure(Error::unimplemented(text)));
+            return;
+        };
+        let answering = self.answering();
+        let entrance = answering.interior.entrance.clone();
+        let enter =
+            || entrance.run_as(answering.owner, || call.enter(dispatch, self.shard.limits()));
+        match catch_unwind(AssertUnwindSafe(enter)) {
+            Ok((handler, streaming)) => {
+                let holds = lane.filter(|_| streaming);
+                holds.iter().for_each(|lane| self.container.hold(lane));
+                self.start(Running::typed(handler, reply, holds, answering), context);
+            }
+            Err(payload) => {
+                self.panicked(panic_message(&*payload));
+                let _ = reply.send(typed_failure(self.reason()));
+            }
+        }
+    }
+
+    fn enter_alarm(
+        &mut self,
+        tries: Tries,
+        reply: AlarmReply,
+        instance: &Rc<dyn Instance>,
+        context: &mut Context<'_>,
+    ) {
+        let Some(storage) = self.interior.storage().cloned() else { return };
+        let ringing = match storage.ring(tries) {
+            Ok(Some(ringing)) => ringing,
+            // It was cleared, or set to later, or given up meanwhile.
+            Ok(None) => return drop(reply.send(Ok(()))),
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let handler = || instance.clone().alarm(AlarmInfo::of(&ringing));
+        match catch_unwind(AssertUnwindSafe(handler)) {
+            Ok(handler) => {
+                let random = self.shard.entropy().number();
+                let answering = self.answering();
+                self.start(Running::alarm(handler, reply, storage, random, answering), context);
+            }
+            Err(payload) => {
+                self.panicked(panic_message(&*payload));
+                let _ = reply.send(Err(self.reason()));
             }
         }
     }
@@ -253,7 +346,7 @@ impl Activation {
         self.container.end_activation();
         if self.container.has_waiting() {
             self.container.set_phase(Phase::Busy);
-            self.stage = construct(&self.container, &self.shard);
+            (self.interior, self.stage) = construct(&self.container, &self.shard);
             return Turn::Again;
         }
         self.shard.deactivated(&self.container);
@@ -276,25 +369,33 @@ impl Activation {
     }
 }
 
-/// Begins a construction: a critical section with a bound.
-fn construct(container: &Rc<Container>, shard: &Rc<Shard>) -> Stage {
-    container.begin_activation(shard.new_activation_number());
+/// Begins a construction: a critical section with a bound. Before it, the object's storage is opened.
+fn construct(container: &Rc<Container>, shard: &Rc<Shard>) -> (Rc<Interior>, Stage) {
+    let interior = Interior::new(shard.new_activation_number());
+    container.begin_activation(interior.clone());
     shard.look_after(container);
     let namespace = shard.namespaces().at(container.key().namespace);
     let timeout = shard.limits().critical_section_timeout;
     let control = Inside {
         container: Rc::downgrade(container),
+        interior: interior.clone(),
         identity: container.identity(namespace.name()),
         critical_section_timeout: timeout,
     };
     let state = State::new(Rc::new(control));
     let env = Env::new(shard.directory());
     let class = namespace.class().clone();
+    let (opening, container, shard) = (interior.clone(), container.clone(), shard.clone());
     let construction = async move {
+        let storage = shard.storages().open(&shard, &container, &opening).await?;
+        opening.set_storage(storage);
+        container.keep_name();
+        // A call under way holds the container, not its object.
+        drop((container, shard));
         match tokio::time::timeout(timeout, class.construct(state, env)).await {
             Ok(outcome) => outcome.map_err(theirs),
             Err(_) => Err(Error::timeout(format!("the constructor took over {timeout:?}"))),
         }
     };
-    Stage::Constructing(construction.boxed_local())
+    (interior, Stage::Constructing(construction.boxed_local()))
 }

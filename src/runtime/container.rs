@@ -2,7 +2,6 @@
 //!
 //! **Invariant:** a broken container never recovers; a later `get` finds a new one in the registry.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
@@ -14,11 +13,14 @@ use futures::future::LocalBoxFuture;
 use tokio::time::Instant;
 
 use super::event::Event;
+use super::interior::Interior;
 use super::lane::Lane;
 use super::registry::Key;
 use super::shard::Shard;
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::gate::{Outbox, Section};
 use crate::object::{Control, Identity};
+use crate::storage::object::{ObjectStorage, Surroundings};
 
 /// The longest name that is kept. A longer one still leads to its object.
 pub const NAME_BYTES_KEPT: usize = 1024;
@@ -26,7 +28,8 @@ pub const NAME_BYTES_KEPT: usize = 1024;
 /// An event that waits for its object, and the stub it came by.
 pub struct Waiting {
     pub event: Event,
-    pub lane: Rc<Lane>,
+    /// None for what came by no stub.
+    pub lane: Option<Rc<Lane>>,
     pub since: Instant,
     pub bytes: usize,
 }
@@ -48,12 +51,10 @@ pub struct Container {
     holds: RefCell<Vec<Hold>>,
     queued: Cell<Queued>,
     tasks: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
-    /// How many critical sections the present activation is in.
-    gate: RefCell<Rc<Cell<u32>>>,
+    /// The present activation's.
+    interior: RefCell<Option<Rc<Interior>>>,
     /// The activation's, while there is one.
     waker: RefCell<Option<Waker>>,
-    /// The number of the present or last activation.
-    activation: Cell<u64>,
     phase: Cell<Phase>,
     stop_wanted: Cell<bool>,
     last_active: Cell<Instant>,
@@ -89,9 +90,8 @@ impl Container {
             holds: RefCell::default(),
             queued: Cell::default(),
             tasks: RefCell::default(),
-            gate: RefCell::default(),
+            interior: RefCell::default(),
             waker: RefCell::default(),
-            activation: Cell::new(0),
             phase: Cell::new(Phase::Absent),
             stop_wanted: Cell::new(false),
             last_active: Cell::new(Instant::now()),
@@ -108,10 +108,32 @@ impl Container {
 
     /// Learns the name by which the object is reached, the first time.
     pub fn learn_name(&self, name: &str) {
-        let mut known = self.name.borrow_mut();
-        if known.is_none() && name.len() <= NAME_BYTES_KEPT {
-            *known = Some(name.into());
+        if name.len() > NAME_BYTES_KEPT || self.name.borrow().is_some() {
+            return;
         }
+        *self.name.borrow_mut() = Some(name.into());
+        self.keep_name();
+    }
+
+    /// Has the name stored, where it is known and the object is in memory; or learns the one that is stored.
+    pub fn keep_name(&self) {
+        let interior = self.interior();
+        let Some(storage) = interior.as_ref().and_then(|interior| interior.storage()) else {
+            return;
+        };
+        match (storage.name(), self.name()) {
+            (Some(stored), None) => *self.name.borrow_mut() = Some(stored.into()),
+            (None, Some(name)) => {
+                storage.keep_name(&name);
+                self.wake();
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns the present activation's interior.
+    pub fn interior(&self) -> Option<Rc<Interior>> {
+        self.interior.borrow().clone()
     }
 
     pub fn is_broken(&self) -> bool {
@@ -136,7 +158,7 @@ impl Container {
     }
 
     /// Appends an event for the object and starts it where it is not in memory; an event too many fails.
-    pub fn push(self: &Rc<Self>, event: Event, lane: &Rc<Lane>) {
+    pub fn push(self: &Rc<Self>, event: Event, lane: Option<&Rc<Lane>>) {
         let Some(shard) = self.shard.upgrade() else {
             return event.fail(Error::disconnected("the server has stopped"));
         };
@@ -154,13 +176,14 @@ impl Container {
                  and {bytes_max}"
             )));
         }
-        if self.phase.get() == Phase::Absent
-            && let Some(error) = shard.no_room()
-        {
+        let is_absent = self.phase.get() == Phase::Absent;
+        let full =
+            is_absent.then(|| shard.no_room()).flatten().or_else(|| shard.storage_is_behind());
+        if let Some(error) = full {
             return event.fail(error);
         }
         self.queued.set(Queued { events: held.events + 1, bytes: held.bytes + bytes });
-        let waiting = Waiting { event, lane: lane.clone(), since: Instant::now(), bytes };
+        let waiting = Waiting { event, lane: lane.cloned(), since: Instant::now(), bytes };
         self.queue.borrow_mut().push_back(waiting);
         if self.phase.get() == Phase::Absent {
             shard.activate(self);
@@ -170,13 +193,15 @@ impl Container {
 
     /// Takes the next event that may enter, where the gate lets one in.
     pub fn pop(&self) -> Option<Waiting> {
-        if self.gate.borrow().get() > 0 {
+        if !self.interior.borrow().as_ref()?.entrance.is_open() {
             return None;
         }
         loop {
             let waiting = self.queue.borrow_mut().pop_front()?;
             let mut holds = self.holds.borrow_mut();
-            match holds.iter_mut().find(|hold| Rc::ptr_eq(&hold.lane, &waiting.lane)) {
+            let lane = waiting.lane.as_ref();
+            let is_of = |hold: &&mut Hold| lane.is_some_and(|lane| Rc::ptr_eq(&hold.lane, lane));
+            match holds.iter_mut().find(is_of) {
                 Some(hold) => hold.waiting.push_back(waiting),
                 None => {
                     self.forget(waiting.bytes);
@@ -249,6 +274,13 @@ impl Container {
         for watcher in self.watchers.take() {
             let _ = watcher.send(reason.clone());
         }
+        if let Some(interior) = self.interior() {
+            // From here on nothing is stored and nothing leaves.
+            if let Some(storage) = interior.storage() {
+                storage.break_with(&reason);
+            }
+            interior.outbox.break_with(&reason);
+        }
         if self.phase.get() == Phase::Absent {
             self.fail_waiting();
         }
@@ -288,20 +320,22 @@ impl Container {
 
     /// Ends the activation: what is left of it acts on nothing any more.
     pub fn end_activation(&self) {
-        self.activation.set(0);
+        let interior = self.interior.take();
         drop(self.take_tasks());
         self.set_phase(Phase::Absent);
+        if let (Some(interior), Some(shard)) = (interior, self.shard.upgrade()) {
+            shard.storages().close(interior.number);
+        }
     }
 
     /// Returns the number of the present activation; 0 where there is none.
     pub fn activation(&self) -> u64 {
-        self.activation.get()
+        self.interior.borrow().as_ref().map_or(0, |interior| interior.number)
     }
 
-    /// Begins another activation, with an open gate.
-    pub fn begin_activation(&self, number: u64) {
-        self.activation.set(number);
-        *self.gate.borrow_mut() = Rc::default();
+    /// Begins another activation.
+    pub fn begin_activation(&self, interior: Rc<Interior>) {
+        *self.interior.borrow_mut() = Some(interior);
     }
 
     pub fn set_waker(&self, waker: &Waker) {
@@ -311,7 +345,15 @@ impl Container {
         }
     }
 
-    fn wake(&self) {
+    /// Gives the activation a turn where everything that it said and wrote has gone its way.
+    pub fn wake_if_settled(&self) {
+        if self.interior.borrow().as_ref().is_some_and(|interior| interior.is_settled()) {
+            self.wake();
+        }
+    }
+
+    /// Gives the activation a turn.
+    pub fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
@@ -329,6 +371,7 @@ pub fn add_watcher(watchers: &mut Vec<oneshot::Sender<Error>>, watcher: oneshot:
 /// An object's own view of its container. It does not keep the container alive.
 pub struct Inside {
     pub container: Weak<Container>,
+    pub interior: Rc<Interior>,
     pub identity: Identity,
     pub critical_section_timeout: Duration,
 }
@@ -337,7 +380,7 @@ impl Inside {
     /// Returns the container, while this activation is the present one.
     fn current(&self) -> Option<Rc<Container>> {
         let container = self.container.upgrade()?;
-        (container.activation.get() == self.identity.activation).then_some(container)
+        (container.activation() == self.interior.number).then_some(container)
     }
 }
 
@@ -353,11 +396,20 @@ impl Control for Inside {
         }
     }
 
-    fn close_gate(&self) -> Box<dyn Any> {
-        let Some(container) = self.current() else { return Box::new(()) };
-        let gate = container.gate.borrow().clone();
-        gate.set(gate.get() + 1);
-        Box::new(Closing { gate, container })
+    fn begin_section(&self) -> Option<Section> {
+        self.interior.entrance.begin()
+    }
+
+    fn storage(&self) -> Result<Rc<ObjectStorage>> {
+        let gone = || Error::disconnected("the object has left memory");
+        if self.current().is_none() {
+            return Err(gone());
+        }
+        self.interior.storage().cloned().ok_or_else(gone)
+    }
+
+    fn outbox(&self) -> Rc<Outbox> {
+        self.interior.outbox.clone()
     }
 
     fn wait_until(&self, task: LocalBoxFuture<'static, ()>) {
@@ -379,20 +431,27 @@ impl Container {
             namespace: namespace.into(),
             id: self.key.id,
             name: self.name(),
-            activation: self.activation.get(),
+            activation: self.activation(),
         }
     }
 }
 
-/// Keeps the input gate closed.
-struct Closing {
-    gate: Rc<Cell<u32>>,
-    container: Rc<Container>,
+/// What the storage of an activation tells.
+pub struct Around {
+    pub container: Weak<Container>,
+    pub shard: Weak<Shard>,
 }
 
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.gate.set(self.gate.get() - 1);
-        self.container.wake();
+impl Surroundings for Around {
+    fn written(&self) {
+        if let Some(container) = self.container.upgrade() {
+            container.wake();
+        }
+    }
+
+    fn alarm_changed(&self, due_ms: Option<u64>) {
+        if let (Some(container), Some(shard)) = (self.container.upgrade(), self.shard.upgrade()) {
+            shard.alarms().set(shard.object_key(container.key), due_ms);
+        }
     }
 }

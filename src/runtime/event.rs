@@ -12,6 +12,7 @@ use super::shard::{Parcel, Shard};
 use crate::error::{Error, Result};
 use crate::message::{Request, Response};
 use crate::object::{TypedCall, TypedOutcome, typed_failure};
+use crate::schedule::Tries;
 
 /// Who waits for the answer of a fetch, on whichever thread.
 pub type Answer = oneshot::Sender<Result<Response>>;
@@ -56,6 +57,9 @@ impl Reply {
 /// Where the completion of a typed call goes. Its results were written where they belong.
 pub type TypedReply = oneshot::Sender<TypedOutcome>;
 
+/// Where it goes that an alarm was handled, or why it was not.
+pub type AlarmReply = oneshot::Sender<Result<()>>;
+
 /// Something that reaches an object.
 pub enum Event {
     /// A request, to be answered with a response.
@@ -72,6 +76,13 @@ pub enum Event {
         /// Where its completion goes.
         reply: TypedReply,
     },
+    /// The object's alarm is due.
+    Alarm {
+        /// Tries that ended with the object's reset: its storage does not know of them.
+        tries: Tries,
+        /// Where it goes that it was handled.
+        reply: AlarmReply,
+    },
 }
 
 impl Event {
@@ -80,6 +91,7 @@ impl Event {
         match self {
             Self::Fetch { reply, .. } => reply.send(Err(error)),
             Self::Typed { reply, .. } => drop(reply.send(typed_failure(error))),
+            Self::Alarm { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 
@@ -88,6 +100,7 @@ impl Event {
         match self {
             Self::Fetch { reply, .. } => reply.is_canceled(),
             Self::Typed { reply, .. } => reply.is_canceled(),
+            Self::Alarm { reply, .. } => reply.is_canceled(),
         }
     }
 
@@ -97,6 +110,7 @@ impl Event {
         let held = match self {
             Self::Fetch { request, .. } => request.body().known().map_or(0, bytes::Bytes::len),
             Self::Typed { call, .. } => call.bytes(),
+            Self::Alarm { .. } => 0,
         };
         OVERHEAD + held
     }

@@ -51,7 +51,7 @@ impl Lane {
         };
         match container.broken() {
             Some(reason) => event.fail(reason.with_delivered(false)),
-            None => container.push(event, self),
+            None => container.push(event, Some(self)),
         }
     }
 
@@ -73,7 +73,10 @@ impl Lane {
             return Err(error);
         }
         let registry = self.shard.registry();
-        if self.address.existing && !registry.contains(&self.address.key) {
+        if self.address.existing
+            && !registry.contains(&self.address.key)
+            && self.shard.record(&self.shard.object_key(self.address.key))?.is_none()
+        {
             let id = self.address.key.id;
             return Err(Error::new(Kind::NoSuchObject, format!("object {id} does not exist")));
         }

@@ -1,9 +1,11 @@
 //! Runs objects: places ids on shards, holds at most one activation of an id, delivers events in order.
 
 mod activation;
+mod alarms;
 mod container;
 mod event;
 mod inbox;
+mod interior;
 mod lane;
 mod namespaces;
 mod node;
@@ -11,13 +13,14 @@ mod placement;
 mod registry;
 mod running;
 mod shard;
+mod storages;
 mod wheel;
 
 pub use container::NAME_BYTES_KEPT;
-pub use event::{Answer, Event, Reply, TypedReply};
+pub use event::{AlarmReply, Answer, Event, Reply, TypedReply};
 pub use lane::{Address, Lane, RemoteLane};
 pub use namespaces::{NamespaceConfig, Namespaces};
-pub use node::Node;
+pub use node::{Node, StorageConfig};
 pub use placement::Placement;
 pub use registry::{Key, Listed};
 pub use shard::{Doors, Shard};

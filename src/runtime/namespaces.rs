@@ -1,5 +1,7 @@
 //! The namespaces of a server: fixed when it starts.
 
+use std::collections::HashMap;
+
 use crate::error::{Error, Kind, Result};
 use crate::id::NamespaceKey;
 use crate::object::Class;
@@ -42,13 +44,22 @@ impl Namespaces {
     /// Collects namespaces.
     ///
     /// # Errors
-    /// *invalid request* where two have the same name.
+    /// *invalid request* where two have the same name, or the same key: their objects would be the same.
     pub fn new(mut namespaces: Vec<NamespaceConfig>) -> Result<Self> {
         namespaces.sort_by(|a, b| a.name.cmp(&b.name));
         for (a, b) in namespaces.iter().zip(namespaces.iter().skip(1)) {
             if a.name == b.name {
                 let name = &a.name;
                 return Err(Error::invalid_request(format!("two namespaces are named `{name}`")));
+            }
+        }
+        let mut known = HashMap::new();
+        for namespace in &namespaces {
+            if let Some(other) = known.insert(namespace.ids.fingerprint(), &namespace.name) {
+                let name = &namespace.name;
+                return Err(Error::invalid_request(format!(
+                    "namespaces `{other}` and `{name}` have the same unique_key: give one another"
+                )));
             }
         }
         Ok(Self(namespaces))

@@ -10,17 +10,31 @@ use futures::channel::oneshot;
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::inbox::Inbox;
-use super::namespaces::Namespaces;
+use super::namespaces::{NamespaceConfig, Namespaces};
 use super::placement::Placement;
 use super::shard::{Common, Doors, Parcel, Shard};
-use crate::error::Result;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::storage::engine::Engine;
+use crate::storage::object::Rules;
+use crate::storage::row::VIRTUAL_SHARDS;
 
 /// The shards of this process. Dropping it stops them at once; [`drain`](Self::drain) comes before an orderly end.
 pub struct Node {
     common: Arc<Common>,
     /// Each with what is closed when it ends.
     threads: Vec<(JoinHandle<()>, Mutex<Receiver<()>>)>,
+}
+
+/// Where a node stores its objects, and what it goes by.
+pub struct StorageConfig {
+    /// The store.
+    pub engine: Arc<dyn Engine>,
+    /// What time it is.
+    pub clock: Clock,
+    /// How far objects can go back; none: not at all.
+    pub history: Option<Duration>,
 }
 
 /// How long a thread that is to end may take.
@@ -30,20 +44,38 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 const INBOX_PARCELS_MAX: usize = 1 << 16;
 
 impl Node {
-    /// Starts `shards` threads.
+    /// Takes over the store and starts `shards` threads.
     ///
     /// # Errors
-    /// *failed* where a thread can't be started.
+    /// *failed* where the store can't be used, or a thread can't be started.
     pub fn start(
         namespaces: Namespaces,
         limits: Limits,
         shards: usize,
         doors: Box<dyn Doors>,
+        storage: StorageConfig,
     ) -> Result<Self> {
         let placement = Placement::new(shards);
         let inboxes = (0..placement.shards()).map(|_| Inbox::new(INBOX_PARCELS_MAX)).collect();
         let run_id = uuid::Uuid::new_v4().to_string();
-        let common = Common { namespaces, limits, placement, inboxes, doors, run_id };
+        let StorageConfig { engine, clock, history } = storage;
+        let space = |one: &NamespaceConfig| engine.space(one.ids().fingerprint(), one.name());
+        let spaces = namespaces.all().iter().map(space).collect::<Result<_>>()?;
+        let leases = engine.acquire(&(0..VIRTUAL_SHARDS).collect::<Vec<_>>())?;
+        let transaction_bytes_max = limits.transaction_bytes_max;
+        let rules = Rules { clock, retention: history, transaction_bytes_max };
+        let common = Common {
+            namespaces,
+            limits,
+            placement,
+            inboxes,
+            doors,
+            run_id,
+            engine,
+            rules,
+            leases,
+            spaces,
+        };
         let common = Arc::new(common);
         let mut node = Self { common, threads: Vec::new() };
         for index in 0..placement.shards() {
@@ -99,19 +131,29 @@ impl Drop for Node {
                 let _ = thread.join();
             }
         }
+        self.common.engine.close();
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "shards are the threads of this program")]
 fn start_thread(index: usize, common: Arc<Common>) -> Result<(JoinHandle<()>, Receiver<()>)> {
     let (ending, ended) = sync_channel(0);
+    let (ready, is_ready) = sync_channel(1);
     let runtime =
         move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         // Dropped, and so heard, however the thread ends.
         let _ending: SyncSender<()> = ending;
         let runtime = runtime().expect("a runtime needs only file descriptors");
-        runtime.block_on(async { Shard::new(index, common).run().await });
+        runtime.block_on(async {
+            let shard = match Shard::new(index, common) {
+                Ok(shard) => shard,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _ = ready.send(Ok(()));
+            shard.run().await;
+        });
     })?;
+    is_ready.recv().unwrap_or_else(|_| Err(Error::failed("a thread ended when it began")))?;
     Ok((thread, ended))
 }

@@ -1,9 +1,7 @@
 //! Says which shard an object lives on.
 
 use crate::id::ObjectId;
-
-/// Virtual shards: the unit in which objects are placed. Their number never changes, the threads' may.
-pub const VIRTUAL_SHARDS: usize = 1024;
+use crate::storage::row::{VIRTUAL_SHARDS, virtual_shard};
 
 /// Maps ids to the shards (threads) of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +12,7 @@ pub struct Placement {
 impl Placement {
     /// Spreads the virtual shards over `shards` threads (at least one).
     pub fn new(shards: usize) -> Self {
-        Self { shards: shards.clamp(1, VIRTUAL_SHARDS) }
+        Self { shards: shards.clamp(1, usize::from(VIRTUAL_SHARDS)) }
     }
 
     /// Returns how many threads there are.
@@ -22,15 +20,9 @@ impl Placement {
         self.shards
     }
 
-    /// Returns the virtual shard of `id`. Ids are uniform: their first bytes are a hash or random.
-    pub fn virtual_shard(id: &ObjectId) -> usize {
-        let [high, low, ..] = *id.as_bytes();
-        usize::from(u16::from_be_bytes([high, low])) % VIRTUAL_SHARDS
-    }
-
     /// Returns the thread that `id` lives on.
     pub fn shard(self, id: &ObjectId) -> usize {
-        Self::virtual_shard(id) % self.shards
+        usize::from(virtual_shard(id)) % self.shards
     }
 }
 

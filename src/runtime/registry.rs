@@ -27,6 +27,8 @@ pub struct Listed {
     pub id: ObjectId,
     /// Its name, where it was reached by one.
     pub name: Option<String>,
+    /// Whether anything of its own is stored.
+    pub has_stored_data: bool,
 }
 
 /// The objects of one shard, by namespace and id.
@@ -79,6 +81,7 @@ impl Registry {
         let listed = present.map(|(key, container)| Listed {
             id: key.id,
             name: container.name().map(|name| name.to_string()),
+            has_stored_data: false,
         });
         listed.take(limit).collect()
     }

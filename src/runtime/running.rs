@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a panic of the author's code ends here. `remote` is set here, and by `object::state` where an object resets itself.
 //! **Invariant:** what a handler returns after it reset its object is dropped: the reason is the answer.
+//! **Invariant:** every answer, chunk and end of a body passes the outbox.
 
 use std::any::Any;
 use std::future::Future;
@@ -15,13 +16,17 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
 use super::container::Container;
-use super::event::{Reply, TypedReply};
+use super::event::{AlarmReply, Reply, TypedReply};
+use super::interior::Interior;
 use super::lane::Lane;
 use crate::body::Body;
 use crate::error::{Error, Result};
+use crate::gate::{Outbox, Owner};
 use crate::limits::Limits;
 use crate::message::{self, Response};
 use crate::object::{Signal, TypedOutcome, typed_failure};
+use crate::schedule::Failure;
+use crate::storage::object::ObjectStorage;
 
 /// How an event left its object.
 pub enum Ended {
@@ -33,12 +38,24 @@ pub enum Ended {
     Panicked(String),
 }
 
-/// One event inside its object.
-pub struct Running(Step);
+/// One event, or task, inside its object.
+pub struct Running {
+    step: Step,
+    answering: Answering,
+}
+
+/// What a handler runs in, and by which number its code is known there.
+pub struct Answering {
+    pub owner: Owner,
+    pub interior: Rc<Interior>,
+    pub container: Rc<Container>,
+    pub limits: Rc<Limits>,
+}
 
 enum Step {
     Fetch(Fetch),
     Typed(Typed),
+    Alarm(Alarm),
     /// A task that a handler left behind, or the pump of a response's body.
     Task(LocalBoxFuture<'static, ()>),
 }
@@ -48,15 +65,19 @@ struct Fetch {
     reply: Option<Reply>,
     signal: Signal,
     method: http::Method,
-    limits: Rc<Limits>,
-    container: Rc<Container>,
 }
 
 struct Typed {
     handler: LocalBoxFuture<'static, TypedOutcome>,
     reply: Option<TypedReply>,
     holds: Option<Rc<Lane>>,
-    container: Rc<Container>,
+}
+
+struct Alarm {
+    handler: LocalBoxFuture<'static, Result<()>>,
+    reply: Option<AlarmReply>,
+    storage: Rc<ObjectStorage>,
+    random: u64,
 }
 
 impl Running {
@@ -65,11 +86,10 @@ impl Running {
         reply: Reply,
         signal: Signal,
         method: http::Method,
-        limits: Rc<Limits>,
-        container: Rc<Container>,
+        answering: Answering,
     ) -> Self {
         let reply = Some(reply);
-        Self(Step::Fetch(Fetch { handler, reply, signal, method, limits, container }))
+        Self { step: Step::Fetch(Fetch { handler, reply, signal, method }), answering }
     }
 
     /// `holds` is the stub whose later calls wait for this one.
@@ -77,24 +97,35 @@ impl Running {
         handler: LocalBoxFuture<'static, TypedOutcome>,
         reply: TypedReply,
         holds: Option<Rc<Lane>>,
-        container: Rc<Container>,
+        answering: Answering,
     ) -> Self {
-        Self(Step::Typed(Typed { handler, reply: Some(reply), holds, container }))
+        Self { step: Step::Typed(Typed { handler, reply: Some(reply), holds }), answering }
     }
 
-    pub fn task(task: LocalBoxFuture<'static, ()>) -> Self {
-        Self(Step::Task(task))
+    /// `random` decides when a failure is followed by another try.
+    pub fn alarm(
+        handler: LocalBoxFuture<'static, Result<()>>,
+        reply: AlarmReply,
+        storage: Rc<ObjectStorage>,
+        random: u64,
+        answering: Answering,
+    ) -> Self {
+        let max = answering.limits.alarm_timeout;
+        let bounded = async move {
+            let late = |_| Err(Error::timeout(format!("the alarm's handler took over {max:?}")));
+            tokio::time::timeout(max, handler).await.unwrap_or_else(late)
+        };
+        let (handler, reply) = (bounded.boxed_local(), Some(reply));
+        Self { step: Step::Alarm(Alarm { handler, reply, storage, random }), answering }
+    }
+
+    pub fn task(task: LocalBoxFuture<'static, ()>, answering: Answering) -> Self {
+        Self { step: Step::Task(task), answering }
     }
 
     /// Answers it with `reason`, because its object is broken.
-    pub fn fail(self, reason: &Error) {
-        match self.0 {
-            Step::Fetch(Fetch { reply: Some(reply), .. }) => reply.send(Err(reason.clone())),
-            Step::Typed(Typed { reply: Some(reply), .. }) => {
-                drop(reply.send(typed_failure(reason.clone())));
-            }
-            _ => {}
-        }
+    pub fn fail(mut self, reason: &Error) {
+        self.step.fail(reason);
     }
 }
 
@@ -102,7 +133,14 @@ impl Future for Running {
     type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
-        match catch_unwind(AssertUnwindSafe(|| self.step(context))) {
+        let entrance = self.answering.interior.entrance.clone();
+        let owner = self.answering.owner;
+        if !entrance.admits(owner) {
+            entrance.wait(context.waker());
+            return Poll::Pending;
+        }
+        let step = || entrance.run_as(owner, || self.step(context));
+        match catch_unwind(AssertUnwindSafe(step)) {
             Ok(polled) => polled,
             Err(payload) => Poll::Ready(self.panicked(panic_message(&*payload))),
         }
@@ -112,90 +150,140 @@ impl Future for Running {
 impl Running {
     /// Resets the object and answers with the reason, before whoever polls this drops it.
     fn panicked(&mut self, message: String) -> Ended {
-        match &mut self.0 {
-            Step::Fetch(Fetch { reply, container, .. }) => {
-                container.break_with(theirs(Error::failed(message.as_str())));
-                if let (Some(reply), Some(reason)) = (reply.take(), container.broken()) {
-                    reply.send(Err(reason));
-                }
+        if !matches!(self.step, Step::Task(_)) {
+            let container = &self.answering.container;
+            container.break_with(theirs(Error::failed(message.as_str())));
+            if let Some(reason) = container.broken() {
+                self.step.fail(&reason);
             }
-            Step::Typed(Typed { reply, container, .. }) => {
-                container.break_with(theirs(Error::failed(message.as_str())));
-                if let (Some(reply), Some(reason)) = (reply.take(), container.broken()) {
-                    let _ = reply.send(typed_failure(reason));
-                }
-            }
-            Step::Task(_) => {}
         }
         Ended::Panicked(message)
     }
 
     fn step(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
+        let answering = &self.answering;
         loop {
-            let next = match &mut self.0 {
-                Step::Fetch(fetch) => ready!(fetch.poll(context)),
-                Step::Typed(typed) => return typed.poll(context),
+            let next = match &mut self.step {
+                Step::Fetch(fetch) => ready!(fetch.poll(answering, context)),
+                Step::Typed(typed) => return typed.poll(answering, context),
+                Step::Alarm(alarm) => return alarm.poll(answering, context),
                 Step::Task(task) => {
                     ready!(task.as_mut().poll(context));
                     return Poll::Ready(Ended::Done);
                 }
             };
             match next {
-                Some(pump) => self.0 = Step::Task(pump),
+                Some(pump) => self.step = Step::Task(pump),
                 None => return Poll::Ready(Ended::Done),
             }
         }
     }
 }
 
+impl Step {
+    fn fail(&mut self, reason: &Error) {
+        match self {
+            Self::Fetch(Fetch { reply, .. }) => {
+                reply.take().into_iter().for_each(|reply| reply.send(Err(reason.clone())));
+            }
+            Self::Typed(Typed { reply, .. }) => {
+                let reply = reply.take().into_iter();
+                reply.for_each(|reply| drop(reply.send(typed_failure(reason.clone()))));
+            }
+            Self::Alarm(Alarm { reply, .. }) => {
+                let reply = reply.take().into_iter();
+                reply.for_each(|reply| drop(reply.send(Err(reason.clone()))));
+            }
+            Self::Task(_) => {}
+        }
+    }
+}
+
 impl Fetch {
-    /// Answers; yields the pump of the response's body where it is not at hand.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<LocalBoxFuture<'static, ()>>> {
+    /// Answers, once what was written before is durable; yields the pump of the response's body where it is
+    /// not at hand.
+    fn poll(
+        &mut self,
+        answering: &Answering,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<LocalBoxFuture<'static, ()>>> {
         let Poll::Ready(outcome) = self.handler.as_mut().poll(context) else {
             watch_caller(&mut self.reply, &self.signal, context);
             return Poll::Pending;
         };
-        if let Some(reason) = self.container.broken() {
+        if let Some(reason) = answering.container.broken() {
             if let Some(reply) = self.reply.take() {
                 reply.send(Err(reason));
             }
             return Poll::Ready(None);
         }
+        let limits = &answering.limits;
         let outcome = outcome.map_err(theirs).and_then(|response| {
             let response = message::normalize(response, &self.method);
-            message::validate_response(&response, &self.limits).map_err(theirs)?;
+            message::validate_response(&response, limits).map_err(theirs)?;
             Ok(response)
         });
+        let outbox = &answering.interior.outbox;
         let (outcome, pump) = match outcome {
             Ok(response) if response.body().known().is_none() => {
                 let (head, body) = response.into_parts();
-                let (piped, pump) = pump(body, self.limits.stream_window_bytes);
+                let (piped, pump) = pump(body, limits.stream_window_bytes, outbox.clone());
                 (Ok(Response::from_parts(head, piped)), Some(pump))
             }
             outcome => (outcome, None),
         };
         if let Some(reply) = self.reply.take() {
             // Nobody waiting means nobody reads the body: the pump ends at its first write.
-            reply.send(outcome);
+            outbox.send(move |verdict| match verdict {
+                Ok(()) => reply.send(outcome),
+                Err(reason) => reply.send(Err(reason.clone())),
+            });
         }
         Poll::Ready(pump)
     }
 }
 
 impl Typed {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
+    fn poll(&mut self, answering: &Answering, context: &mut Context<'_>) -> Poll<Ended> {
         let outcome = ready!(self.handler.as_mut().poll(context));
-        let outcome = match self.container.broken() {
+        let outcome = match answering.container.broken() {
             Some(reason) => typed_failure(reason),
             None => outcome,
         };
         if let Some(reply) = self.reply.take() {
-            let _ = reply.send(outcome);
+            answering.interior.outbox.send(move |verdict| {
+                let outcome =
+                    verdict.map_or_else(|reason| typed_failure(reason.clone()), |()| outcome);
+                let _ = reply.send(outcome);
+            });
         }
         Poll::Ready(match self.holds.take() {
             Some(lane) => Ended::Released(lane),
             None => Ended::Done,
         })
+    }
+}
+
+impl Alarm {
+    /// Tells the object's storage how it ended, and whoever rang it once that is durable.
+    fn poll(&mut self, answering: &Answering, context: &mut Context<'_>) -> Poll<Ended> {
+        let outcome = ready!(self.handler.as_mut().poll(context));
+        if answering.container.is_broken() {
+            return Poll::Ready(Ended::Done);
+        }
+        let outcome = outcome.map_err(|error| {
+            tracing::warn!(object = %answering.container.key().id, %error, "an alarm failed");
+            Failure::Counted
+        });
+        if let Err(error) = self.storage.rang(outcome, self.random) {
+            answering.container.break_with(error);
+        }
+        if let Some(reply) = self.reply.take() {
+            answering.interior.outbox.send(move |verdict| {
+                let _ = reply.send(verdict.map_err(Clone::clone));
+            });
+        }
+        Poll::Ready(Ended::Done)
     }
 }
 
@@ -218,7 +306,8 @@ fn watch_caller(reply: &mut Option<Reply>, signal: &Signal, context: &mut Contex
 /// Returns the far end of `body`, and the task that moves its bytes there, on the object's own thread.
 ///
 /// When the object is reset the task is dropped, and the reader sees a body cut short.
-fn pump(mut body: Body, window: usize) -> (Body, LocalBoxFuture<'static, ()>) {
+/// A chunk leaves when what was written before it is durable.
+fn pump(mut body: Body, window: usize, outbox: Rc<Outbox>) -> (Body, LocalBoxFuture<'static, ()>) {
     let length = body.length();
     let (mut writer, far_end) = Body::pipe(window);
     let far_end = Body::prefixed(Bytes::new(), far_end, length);
@@ -232,12 +321,20 @@ fn pump(mut body: Body, window: usize) -> (Body, LocalBoxFuture<'static, ()>) {
             };
             match chunk {
                 Some(Ok(chunk)) => {
+                    if !outbox.is_open() && outbox.opened().await.is_err() {
+                        return;
+                    }
                     if writer.write(chunk).await.is_err() {
                         return;
                     }
                 }
                 Some(Err(error)) => return writer.fail(error),
-                None => return writer.finish(),
+                None => {
+                    if outbox.opened().await.is_ok() {
+                        writer.finish();
+                    }
+                    return;
+                }
             }
         }
     };

@@ -3,8 +3,9 @@
 //! **Invariant:** nothing outside this thread touches what is here; other threads post parcels.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,19 +16,26 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::activation::Activation;
+use super::alarms::{self, Alarms};
 use super::container::{Container, Phase};
 use super::event::{Answer, Event, Reply};
 use super::inbox::Inbox;
 use super::lane::{Address, Lane};
 use super::namespaces::Namespaces;
 use super::placement::Placement;
-use super::registry::Registry;
+use super::registry::{Key, Listed, Registry};
+use super::storages::Storages;
 use super::wheel::Wheel;
 use crate::entropy::Entropy;
 use crate::error::{Error, Result};
+use crate::id::ObjectId;
 use crate::limits::Limits;
 use crate::message::{Request, Response};
 use crate::object::Directory;
+use crate::storage::engine::{Engine, Lease, Order};
+use crate::storage::object::Rules;
+use crate::storage::record::Record;
+use crate::storage::row::{KeyRange, ObjectKey, Space};
 
 /// What a shard offers to its objects and connections, made by the layer that speaks to the outside.
 pub trait Doors: Send + Sync {
@@ -81,6 +89,14 @@ pub struct Common {
     pub doors: Box<dyn Doors>,
     /// Tells this run of the node from any other.
     pub run_id: String,
+    /// Where objects are stored.
+    pub engine: Arc<dyn Engine>,
+    /// What storage goes by.
+    pub rules: Rules,
+    /// The right to write, for each virtual shard.
+    pub leases: Vec<Lease>,
+    /// The number of each namespace in the store.
+    pub spaces: Vec<Space>,
 }
 
 /// One thread and its objects.
@@ -89,6 +105,8 @@ pub struct Shard {
     common: Arc<Common>,
     limits: Rc<Limits>,
     registry: Registry,
+    storages: Storages,
+    alarms: Alarms,
     lanes: RefCell<HashMap<LaneKey, Rc<Lane>>>,
     lane_count: Cell<u64>,
     /// What was sent to each shard this turn.
@@ -105,13 +123,21 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(index: usize, common: Arc<Common>) -> Rc<Self> {
+    /// # Errors
+    /// *failed* where the store can't be read.
+    pub(super) fn new(index: usize, common: Arc<Common>) -> Result<Rc<Self>> {
+        let wake = Arc::new(Notify::new());
+        let waking = wake.clone();
+        let store = common.engine.store(Arc::new(move || waking.notify_one()))?;
+        let storages = Storages::new(store, wake, common.rules.clone(), common.leases.clone());
         let outgoing = common.inboxes.iter().map(|_| VecDeque::new()).collect();
         let shard = Rc::new(Self {
             index,
             limits: Rc::new(common.limits.clone()),
             common,
             registry: Registry::default(),
+            storages,
+            alarms: Alarms::default(),
             lanes: RefCell::default(),
             lane_count: Cell::new(0),
             outgoing: RefCell::new(outgoing),
@@ -126,7 +152,7 @@ impl Shard {
         });
         let directory = shard.common.doors.directory(&shard);
         let _ = shard.directory.set(directory);
-        shard
+        Ok(shard)
     }
 
     /// Serves parcels until the thread is to end.
@@ -137,6 +163,9 @@ impl Shard {
             Some(shard) => shard.poll_post(context),
             None => Poll::Ready(()),
         }));
+        let told = Storages::keep_told(Rc::downgrade(self), self.storages.waker());
+        let told = tokio::task::spawn_local(told);
+        let ringing = tokio::task::spawn_local(alarms::ring(Rc::downgrade(self)));
         let mut batch = VecDeque::new();
         'serve: loop {
             self.inbox(self.index).drain_into(&mut batch).await;
@@ -147,8 +176,7 @@ impl Shard {
                 self.unpack(parcel);
             }
         }
-        sweeper.abort();
-        postman.abort();
+        [sweeper, postman, told, ringing].iter().for_each(|task| task.abort());
     }
 
     fn unpack(self: &Rc<Self>, parcel: Parcel) {
@@ -215,6 +243,82 @@ impl Shard {
     /// Returns the objects of this thread.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Returns the storages of its objects.
+    pub fn storages(&self) -> &Storages {
+        &self.storages
+    }
+
+    /// Returns the alarms of its objects.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// Returns what the object of `key` is called in the store.
+    pub fn object_key(&self, key: Key) -> ObjectKey {
+        let space = self.common.spaces.get(key.namespace).copied();
+        ObjectKey { space: space.expect("every namespace has a number"), id: key.id }
+    }
+
+    /// Returns the key of an object of the store; none where its namespace is not served.
+    pub(super) fn key_of(&self, object: &ObjectKey) -> Option<Key> {
+        let namespace = self.common.spaces.iter().position(|space| *space == object.space)?;
+        Some(Key { namespace, id: object.id })
+    }
+
+    /// Returns whether the object's alarms ring here.
+    pub(super) fn rings(&self, object: &ObjectKey) -> bool {
+        self.placement().shard(&object.id) == self.index && self.key_of(object).is_some()
+    }
+
+    /// Returns up to `limit` objects of a namespace that live on this thread, in memory or stored, ordered by
+    /// id, after `after`.
+    ///
+    /// # Errors
+    /// *failed* where the store can't be read, or is damaged.
+    pub fn list(
+        &self,
+        namespace: usize,
+        after: Option<ObjectId>,
+        limit: usize,
+    ) -> Result<Vec<Listed>> {
+        let space = self.object_key(Key { namespace, id: ObjectId::from_bytes([0; 32]) }).space;
+        let mut listed = BTreeMap::new();
+        let mut failure = None;
+        let range = KeyRange::objects(space, after);
+        self.storages.store().scan(&range, Order::Ascending, &mut |key, value| {
+            let Some(object) = key.object_key() else { return ControlFlow::Continue(()) };
+            if self.placement().shard(&object.id) != self.index {
+                return ControlFlow::Continue(());
+            }
+            match Record::decode(&object, &value) {
+                Ok(Record { name, has_data, .. }) => {
+                    let one = Listed { id: object.id, name, has_stored_data: has_data };
+                    listed.insert(object.id, one);
+                }
+                Err(error) => failure = Some(error),
+            }
+            let is_over = listed.len() >= limit || failure.is_some();
+            if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        for object in self.registry.list(namespace, after, limit) {
+            let known = listed.entry(object.id).or_insert_with(|| object.clone());
+            known.name = known.name.take().or(object.name);
+        }
+        Ok(listed.into_values().take(limit).collect())
+    }
+
+    /// Returns why no event is taken, where the store is too far behind.
+    pub(super) fn storage_is_behind(&self) -> Option<Error> {
+        let (bytes, max) =
+            (self.storages.store().backlog_bytes(), self.limits.storage_backlog_bytes_max);
+        (bytes > max).then(|| {
+            Error::overloaded(format!("{bytes} bytes wait to be stored, of at most {max}"))
+        })
     }
 
     /// Runs `run` on shard `to`, after what was sent there before.

@@ -123,16 +123,17 @@ impl History {
         let after = bookmark.saturating_add(1).to_be_bytes();
         let from = Bound::Included(&after[..]);
         let range = KeyRange::within(Table::History, &self.object, from, Bound::Unbounded);
-        store.scan(&range, Order::Ascending, &mut |key, value| {
-            match (key.of_history(), decode(value)) {
-                (Some((_, row)), Some(was)) => {
-                    rows.entry(row).or_insert(was);
-                    ControlFlow::Continue(())
-                }
-                _ => {
-                    damaged = Some(format!("the history row {key:?} is damaged"));
-                    ControlFlow::Break(())
-                }
+        store.scan(&range, Order::Ascending, &mut |key, value| match (
+            key.of_history(),
+            decode(value),
+        ) {
+            (Some((_, row)), Some(was)) => {
+                rows.entry(row).or_insert(was);
+                ControlFlow::Continue(())
+            }
+            _ => {
+                damaged = Some(format!("the history row {key:?} is damaged"));
+                ControlFlow::Break(())
             }
         })?;
         damaged.map_or(Ok(rows), |damage| Err(Error::failed(damage)))

@@ -27,7 +27,7 @@ use super::row::{Key, KeyRange, Table};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::gate::Outbox;
-use crate::schedule::{Failure, Tries};
+use crate::schedule::{Failure, RETRIES_MAX, Tries};
 
 /// What the storage of every object of a thread goes by.
 #[derive(Clone, Debug)]
@@ -206,7 +206,8 @@ impl ObjectStorage {
             let state = self.usable()?;
             (state.pending.within(span, order), state.pending.is_cleared())
         };
-        let mut merge = Merge { waiting: waiting.into_iter().peekable(), order, visit, ended: false };
+        let mut merge =
+            Merge { waiting: waiting.into_iter().peekable(), order, visit, ended: false };
         if !is_cleared && !span.is_empty() {
             let bound = |bound: &Bound<Vec<u8>>| bound.clone();
             let (from, to) = (bound(&span.from), bound(&span.to));
@@ -302,8 +303,14 @@ impl ObjectStorage {
             None => state.record.alarm.filter(|alarm| alarm.due_ms <= now),
         };
         let Some(alarm) = alarm.filter(|_| state.ringing.is_none()) else { return Ok(None) };
+        if tries.counted > RETRIES_MAX {
+            drop(state);
+            self.set_alarm(None, Confirm::Yes)?;
+            return Ok(None);
+        }
         let known = alarm.tries();
-        let tries = if known.counted + known.backoff >= tries.counted + tries.backoff { known } else { tries };
+        let is_known = known.counted + known.backoff >= tries.counted + tries.backoff;
+        let tries = if is_known { known } else { tries };
         let ringing = Ringing { scheduled_ms: alarm.scheduled_ms, retries: tries.counted, tries };
         state.ringing = Some(ringing);
         state.alarm_replaced = false;
@@ -410,6 +417,11 @@ impl ObjectStorage {
             && state.durable >= self.session.submitted()
     }
 
+    /// Returns the last batch that is durable, with all before it.
+    pub fn durable(&self) -> Ticket {
+        self.state.borrow().durable
+    }
+
     /// Hands what was written to the store, unless a transaction is open.
     ///
     /// # Errors
@@ -490,7 +502,12 @@ impl ObjectStorage {
     }
 
     /// Makes a change of `bytes` more, and has what is said later wait for it.
-    fn change(&self, confirm: Confirm, bytes: usize, change: impl FnOnce(&mut State)) -> Result<()> {
+    fn change(
+        &self,
+        confirm: Confirm,
+        bytes: usize,
+        change: impl FnOnce(&mut State),
+    ) -> Result<()> {
         let is_first = {
             let mut state = self.usable_mut()?;
             let (waiting, max) = (state.pending.bytes(), self.rules.transaction_bytes_max);
@@ -578,8 +595,8 @@ impl ObjectStorage {
         if cleared {
             self.clear_values(state, &mut batch)?;
         }
-        let put_any = values.values().any(Option::is_some)
-            || pages.iter().any(|(_, page)| page.is_some());
+        let put_any =
+            values.values().any(Option::is_some) || pages.iter().any(|(_, page)| page.is_some());
         let rows = values.into_iter().map(|(key, value)| (Key::value(&object, &key), value));
         let pages = pages.into_iter().map(|(number, page)| (Key::page(&object, number), page));
         for (row, content) in rows.chain(pages) {
