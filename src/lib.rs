@@ -12,7 +12,6 @@ pub mod body;
 pub mod message;
 pub mod redirect;
 
-#[cfg(feature = "server")]
 pub mod gate;
 #[cfg(feature = "server")]
 pub mod schedule;

@@ -4,6 +4,8 @@
 //! Returning such a one while it resolves is the one race in which capnp-rpc loses E-order; results wait
 //! for it to settle instead.
 
+mod outgoing;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +19,11 @@ use capnp::traits::{Imbue, ImbueMut};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
+pub use outgoing::behind;
+
+use self::outgoing::IncomingParams;
 use crate::error::Error;
+use crate::gate::Outbox;
 use crate::limits::Limits;
 
 /// The dispatcher that the generated code has for one object.
@@ -72,8 +78,10 @@ impl TypedCall {
         self,
         dispatch: &Dispatch,
         limits: &Limits,
+        outbox: &Rc<Outbox>,
     ) -> (LocalBoxFuture<'static, TypedOutcome>, bool) {
         let Self { interface, method, params, results } = self;
+        let params = IncomingParams::of(outbox, params);
         let slot = Rc::new(RefCell::new(None));
         let held = HeldResults { held: Some(Held::new(results, limits)), slot: slot.clone() };
         let results = Results::new(Box::new(held));

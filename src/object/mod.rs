@@ -11,7 +11,7 @@ mod storage;
 pub use class::{Class, Instance};
 pub use durable_object::{AlarmInfo, DurableObject};
 pub use env::{Directory, Env};
-pub use interface::{Dispatch, Interface, TypedCall, TypedOutcome, typed_failure};
+pub use interface::{Dispatch, Interface, TypedCall, TypedOutcome, behind, typed_failure};
 pub use signal::{RequestExt, Signal};
 pub use state::{Control, Identity, State};
 pub use storage::{Bookmark, List, Storage};

@@ -269,8 +269,11 @@ impl Activation {
         };
         let answering = self.answering();
         let entrance = answering.interior.entrance.clone();
-        let enter =
-            || entrance.run_as(answering.owner, || call.enter(dispatch, self.shard.limits()));
+        let enter = || {
+            entrance.run_as(answering.owner, || {
+                call.enter(dispatch, self.shard.limits(), &answering.interior.outbox)
+            })
+        };
         match catch_unwind(AssertUnwindSafe(enter)) {
             Ok((handler, streaming)) => {
                 let holds = lane.filter(|_| streaming);
@@ -383,7 +386,7 @@ fn construct(container: &Rc<Container>, shard: &Rc<Shard>) -> (Rc<Interior>, Sta
         critical_section_timeout: timeout,
     };
     let state = State::new(Rc::new(control));
-    let env = Env::new(shard.directory());
+    let env = Env::new(shard.directory(), interior.outbox.clone());
     let class = namespace.class().clone();
     let (opening, container, shard) = (interior.clone(), container.clone(), shard.clone());
     let construction = async move {

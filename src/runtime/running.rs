@@ -11,7 +11,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
@@ -19,9 +18,8 @@ use super::container::Container;
 use super::event::{AlarmReply, Reply, TypedReply};
 use super::interior::Interior;
 use super::lane::Lane;
-use crate::body::Body;
 use crate::error::{Error, Result};
-use crate::gate::{Outbox, Owner};
+use crate::gate::{Owner, leaving};
 use crate::limits::Limits;
 use crate::message::{self, Response};
 use crate::object::{Signal, TypedOutcome, typed_failure};
@@ -227,8 +225,8 @@ impl Fetch {
         let (outcome, pump) = match outcome {
             Ok(response) if response.body().known().is_none() => {
                 let (head, body) = response.into_parts();
-                let (piped, pump) = pump(body, limits.stream_window_bytes, outbox.clone());
-                (Ok(Response::from_parts(head, piped)), Some(pump))
+                let (piped, pump) = leaving(body, limits.stream_window_bytes, outbox.clone());
+                (Ok(Response::from_parts(head, piped)), Some(pump.boxed_local()))
             }
             outcome => (outcome, None),
         };
@@ -301,44 +299,6 @@ fn watch_caller(reply: &mut Option<Reply>, signal: &Signal, context: &mut Contex
         *reply = None;
         signal.raise();
     }
-}
-
-/// Returns the far end of `body`, and the task that moves its bytes there, on the object's own thread.
-///
-/// When the object is reset the task is dropped, and the reader sees a body cut short.
-/// A chunk leaves when what was written before it is durable.
-fn pump(mut body: Body, window: usize, outbox: Rc<Outbox>) -> (Body, LocalBoxFuture<'static, ()>) {
-    let length = body.length();
-    let (mut writer, far_end) = Body::pipe(window);
-    let far_end = Body::prefixed(Bytes::new(), far_end, length);
-    let task = async move {
-        // Nothing waits in memory for a reader who has not begun to read.
-        writer.wanted().await;
-        loop {
-            let chunk = tokio::select! { biased;
-                () = writer.closed() => return,
-                chunk = body.chunk() => chunk,
-            };
-            match chunk {
-                Some(Ok(chunk)) => {
-                    if !outbox.is_open() && outbox.opened().await.is_err() {
-                        return;
-                    }
-                    if writer.write(chunk).await.is_err() {
-                        return;
-                    }
-                }
-                Some(Err(error)) => return writer.fail(error),
-                None => {
-                    if outbox.opened().await.is_ok() {
-                        writer.finish();
-                    }
-                    return;
-                }
-            }
-        }
-    };
-    (far_end, task.boxed_local())
 }
 
 /// Returns what a panic said.

@@ -137,7 +137,7 @@ impl Client {
     /// Makes a [`Stub`] of a stub that came over this connection as a capability: in a result, or with a call
     /// of the server's.
     pub fn stub(&self, capability: stub::Client) -> Stub {
-        Stub::new(capability, Some(self.link.clone()), self.limits.clone())
+        Stub::new(capability, Some(self.link.clone()), self.limits.clone(), None)
     }
 
     /// Lists the server's namespaces, ordered by name.

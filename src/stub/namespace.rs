@@ -3,11 +3,14 @@
 use std::rc::Rc;
 
 use capnp::capability::FromClientHook;
+#[cfg(feature = "server")]
+use capnp::private::capability::ClientHook;
 
 use super::client::Link;
 use super::reference::Stub;
 use super::wire;
 use crate::error::Result;
+use crate::gate::Outbox;
 use crate::id::ObjectId;
 use crate::limits::Limits;
 use crate::stubborn_capnp::{error, id_outcome, namespace, namespace_info, stub};
@@ -33,14 +36,20 @@ pub struct Namespace {
     stubs: Rc<dyn Fn(&Target) -> stub::Client>,
     link: Option<Rc<Link>>,
     limits: Rc<Limits>,
+    /// What the bodies of requests leave by, where an object sends them.
+    outbox: Option<Rc<Outbox>>,
 }
+
+/// Leads a reference another way.
+#[cfg(feature = "server")]
+type Lead = Rc<dyn Fn(Box<dyn ClientHook>) -> Box<dyn ClientHook>>;
 
 impl Namespace {
     /// Makes a namespace of a capability of another vat: stubs are pipelined.
     pub(crate) fn remote(client: namespace::Client, link: Rc<Link>, limits: Rc<Limits>) -> Self {
         let source = client.clone();
         let stubs = Rc::new(move |target: &Target| pipelined(&source, target));
-        Self { client, stubs, link: Some(link), limits }
+        Self { client, stubs, link: Some(link), limits, outbox: None }
     }
 
     /// Makes a namespace of this vat: `stubs` makes stubs at once.
@@ -50,7 +59,19 @@ impl Namespace {
         stubs: Rc<dyn Fn(&Target) -> stub::Client>,
         limits: Rc<Limits>,
     ) -> Self {
-        Self { client, stubs, link: None, limits }
+        Self { client, stubs, link: None, limits, outbox: None }
+    }
+
+    /// Returns the same namespace for an object: its references go the way of `lead`, and the bodies that are
+    /// sent by them leave by `outbox`.
+    #[cfg(feature = "server")]
+    pub(crate) fn led(self, outbox: Rc<Outbox>, lead: Lead) -> Self {
+        let Self { client, stubs, link, limits, .. } = self;
+        let client = namespace::Client::new(lead(client.into_client_hook()));
+        let stubs = Rc::new(move |target: &Target| {
+            stub::Client::new(lead(stubs(target).into_client_hook()))
+        });
+        Self { client, stubs, link, limits, outbox: Some(outbox) }
     }
 
     /// Returns the stub of the object with this id, at once; calls may be made straight away.
@@ -73,7 +94,8 @@ impl Namespace {
 
     /// Returns the stub of `target`, at once.
     pub fn stub(&self, target: &Target) -> Stub {
-        Stub::new((self.stubs)(target), self.link.clone(), self.limits.clone())
+        let outbox = self.outbox.clone();
+        Stub::new((self.stubs)(target), self.link.clone(), self.limits.clone(), outbox)
     }
 
     /// Asks for the id that belongs to `name`: always the same one.

@@ -14,7 +14,9 @@ use futures::future::{LocalBoxFuture, Shared};
 
 use super::client::{Link, lost};
 use super::wire;
+use crate::body::Body;
 use crate::error::{Error, Kind, Result};
+use crate::gate::{Outbox, leaving};
 use crate::id::ObjectId;
 use crate::limits::Limits;
 use crate::message::{self, IntoRequest, Request, Response};
@@ -40,6 +42,8 @@ struct Inner {
     client: stub::Client,
     link: Option<Rc<Link>>,
     limits: Rc<Limits>,
+    /// What the bodies of requests leave by, where an object sends them.
+    outbox: Option<Rc<Outbox>>,
     broken: RefCell<Option<Error>>,
     watch: RefCell<Option<Shared<LocalBoxFuture<'static, Option<Error>>>>>,
 }
@@ -60,9 +64,14 @@ impl Future for Fetch {
 
 impl Stub {
     /// Makes a stub of a capability. `link` is the connection it came over, if any.
-    pub(crate) fn new(client: stub::Client, link: Option<Rc<Link>>, limits: Rc<Limits>) -> Self {
+    pub(crate) fn new(
+        client: stub::Client,
+        link: Option<Rc<Link>>,
+        limits: Rc<Limits>,
+        outbox: Option<Rc<Outbox>>,
+    ) -> Self {
         let (broken, watch) = Default::default();
-        Self { inner: Rc::new(Inner { client, link, limits, broken, watch }) }
+        Self { inner: Rc::new(Inner { client, link, limits, outbox, broken, watch }) }
     }
 
     /// Sends a request to the object: a url, or an [`http::Request`].
@@ -187,6 +196,13 @@ impl Inner {
             return Err(error.with_delivered(false));
         }
         message::validate(&request, &self.limits)?;
+        let request = match &self.outbox {
+            Some(outbox) if request.body().known().is_none() => {
+                let window = self.limits.stream_window_bytes;
+                request.map(|body| held_back(body, window, outbox.clone()))
+            }
+            _ => request,
+        };
         let mut call = self.client.fetch_request();
         wire::write_request(call.get(), request, &self.limits);
         Ok(call.send().promise)
@@ -225,6 +241,13 @@ impl Inner {
     fn lost(&self) -> Option<Error> {
         self.link.as_ref()?.lost()
     }
+}
+
+/// Has the chunks of a body leave when what was written before they were made is durable.
+fn held_back(body: Body, window: usize, outbox: Rc<Outbox>) -> Body {
+    let (far_end, task) = leaving(body, window, outbox);
+    tokio::task::spawn_local(task);
+    far_end
 }
 
 /// What a stub refers to.
