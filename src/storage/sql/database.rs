@@ -85,11 +85,13 @@ impl Database {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags_and_vfs(name, flags, SYSTEM_NAME)?;
         // There is one connection, so it keeps its lock; a journal in memory is enough for rolling back, as what
-        // a crash leaves behind is the business of the store.
+        // a crash leaves behind is the business of the store. SQLite allocates room for twenty pages when it
+        // reads the first one, unless it may keep less than three. It reads one before it can be told how many it
+        // may keep, so it is told to forget that.
         connection.execute_batch(&format!(
-            "PRAGMA page_size = {PAGE_BYTES}; PRAGMA locking_mode = EXCLUSIVE;
+            "PRAGMA cache_size = 1; PRAGMA shrink_memory; PRAGMA page_size = {PAGE_BYTES}; PRAGMA locking_mode = EXCLUSIVE;
              PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; PRAGMA temp_store = MEMORY;
-             PRAGMA cache_size = -{}; PRAGMA max_page_count = {}",
+             PRAGMA user_version; PRAGMA cache_size = -{}; PRAGMA max_page_count = {}",
             limits.cache_bytes.div_ceil(1024),
             (limits.database_bytes_max / PAGE_BYTES as u64).clamp(1, u64::from(u32::MAX - 1)),
         ))?;

@@ -62,7 +62,9 @@ const UNARY: [Unary; 20] = [
     ("tanh", f64::tanh),
 ];
 
-const BINARY: [(&str, fn(f64, f64) -> f64); 5] = [
+type Binary = (&'static str, fn(f64, f64) -> f64);
+
+const BINARY: [Binary; 5] = [
     ("atan2", f64::atan2),
     ("log", |base, x| positive(x).ln() / positive(positive(base).ln())),
     ("mod", |x, y| x % y),
