@@ -98,6 +98,18 @@ impl<T: IntoValue + Clone> Bindings for &[T] {
     }
 }
 
+impl<T: IntoValue + Clone, const N: usize> Bindings for &[T; N] {
+    fn into_values(self) -> Result<Values> {
+        positional(self)
+    }
+}
+
+impl<T: IntoValue + Clone> Bindings for &Vec<T> {
+    fn into_values(self) -> Result<Values> {
+        positional(self)
+    }
+}
+
 fn positional<T: IntoValue>(values: impl IntoIterator<Item = T>) -> Result<Values> {
     values.into_iter().map(T::into_value).collect::<Result<_>>().map(Values::Positional)
 }

@@ -130,9 +130,11 @@ impl Database {
         let most = self.limits.result_bytes_max;
         let columns = self.run(sql, bindings, &mut counts, Access::Any, &mut |row| {
             bytes += row.values().iter().map(Value::bytes).sum::<usize>() + size_of::<Row>();
-            if bytes <= most {
-                rows.push(row);
+            if bytes > most {
+                // What a statement writes, it has written before its first row.
+                return Ok(ControlFlow::Break(()));
             }
+            rows.push(row);
             Ok(ControlFlow::Continue(()))
         })?;
         if bytes > most {
@@ -255,10 +257,11 @@ impl Database {
     }
 
     fn sound(&self) -> Result<()> {
-        if self.file().is_reading() {
-            return Err(Error::failed("the sql database can't be used by its own pages"));
+        self.file().failure().map_or(Ok(()), Err)?;
+        match self.file().is_reading() {
+            true => Err(Error::failed("the sql database can't be used by its own pages")),
+            false => Ok(()),
         }
-        self.file().failure().map_or(Ok(()), Err)
     }
 
     fn usable(&self) -> Result<()> {

@@ -128,6 +128,8 @@ fn bindings_are_positional_or_named_and_none_is_left_over() {
     assert_eq!(values(both.clone().into_values().unwrap()), both);
     assert_eq!(values(both.as_slice().into_values().unwrap()), both);
     assert_eq!(values([None, Some(2.5)].into_values().unwrap()), [Value::Null, Value::Real(2.5)]);
+    assert_eq!(values((&[1, 2]).into_values().unwrap()), [1, 2].map(Value::Integer));
+    assert_eq!(values((&vec![1, 2]).into_values().unwrap()), [1, 2].map(Value::Integer));
     let blob = Bytes::from_static(b"\0x");
     assert_eq!(
         values((blob.clone(), true).into_values().unwrap()),

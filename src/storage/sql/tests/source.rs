@@ -1,12 +1,15 @@
 //! Pages that can't be had, or make no sense.
 
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 
 use super::super::database::Database;
 use super::super::limits::Limits;
+use super::super::pages::Pages;
 use super::support::{Map, empty, rows, run};
+use crate::error::{Error, Result};
 
 fn filled() -> Rc<Map> {
     let (pages, database) = empty();
@@ -91,4 +94,44 @@ fn an_sql_error_breaks_nothing() {
     }
     assert!(database.page_failure().is_none());
     assert_eq!(rows(&database, "SELECT count(*) FROM t"), ["200"]);
+}
+
+/// Pages that ask their own database, or panic.
+struct Selfish {
+    pages: Rc<Map>,
+    own: RefCell<Weak<Database>>,
+    asked: RefCell<Option<Error>>,
+    panics: Cell<bool>,
+}
+
+impl Pages for Selfish {
+    fn page(&self, number: u32) -> Result<Option<Bytes>> {
+        assert!(!self.panics.get(), "pages that panic");
+        if let Some(own) = self.own.borrow().upgrade() {
+            *self.asked.borrow_mut() = own.exec("SELECT 1", ()).err();
+        }
+        self.pages.page(number)
+    }
+
+    fn count(&self) -> Result<u32> {
+        self.pages.count()
+    }
+}
+
+#[test]
+fn pages_that_ask_their_own_database_or_panic_do_no_harm() {
+    let (own, asked, panics) = Default::default();
+    let pages = Rc::new(Selfish { pages: filled(), own, asked, panics });
+    let limits = Limits { cache_bytes: 20 << 10, ..Limits::default() };
+    let database = Rc::new(Database::open(pages.clone(), limits).unwrap());
+    *pages.own.borrow_mut() = Rc::downgrade(&database);
+    assert_eq!(rows(&database, "SELECT count(*) FROM t NOT INDEXED"), ["200"]);
+    let asked = pages.asked.take().unwrap().message;
+    assert_eq!(asked, "the sql database can't be used by its own pages");
+    pages.panics.set(true);
+    let error = database.exec("SELECT sum(length(v)) FROM t NOT INDEXED", ()).unwrap_err();
+    assert!(error.message.contains("could not be read or written"), "{error}");
+    assert_eq!(database.page_failure(), Some(error.clone()));
+    pages.panics.set(false);
+    assert_eq!(database.exec("SELECT 1", ()).unwrap_err(), error);
 }
