@@ -9,6 +9,7 @@ pub mod object;
 mod pending;
 pub mod record;
 pub mod row;
+pub mod sql;
 pub mod value;
 
 pub use pending::Span;

@@ -29,9 +29,10 @@ impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let path = path.replace('\\', "/");
         let (code, comments) = split(text);
-        let all_tests = !path.starts_with("src/") && !path.starts_with("client/src/")
-            || path.ends_with("/tests.rs")
-            || path.contains("/tests/");
+        let all_tests =
+            !["src/", "client/src/", "vfs/src/"].iter().any(|src| path.starts_with(src))
+                || path.ends_with("/tests.rs")
+                || path.contains("/tests/");
         let product = if all_tests { blank(&code, 0, code.len()) } else { without_tests(&code) };
         Self { path, code, product, comments }
     }
