@@ -49,7 +49,7 @@ pub use stub::{Address, Client, Namespace, Retry, Stub, Target, capability};
 
 #[cfg(feature = "server")]
 pub use object::{
-    AlarmInfo, Bookmark, Class, DurableObject, Env, List, RequestExt, Signal, State, Storage,
+    AlarmInfo, Bookmark, Class, DurableObject, Env, List, RequestExt, Signal, Sql, State, Storage,
 };
 #[cfg(feature = "server")]
 pub use server::{Server, ServerBuilder, stop_requested};

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::sql::Sql;
 use super::state::Control;
 use crate::error::{Error, Result};
 use crate::gate::Section;
 use crate::storage::engine::Order;
 use crate::storage::object::{Confirm, ObjectStorage};
+use crate::storage::sql::database::Database;
 use crate::storage::{Span, value};
 
 /// The storage of one object: private, transactional, durable. Cheap to clone.
@@ -297,6 +299,16 @@ impl Storage {
         })
     }
 
+    /// Returns the object's own SQL database.
+    pub fn sql(&self) -> Sql {
+        Sql::new(self.clone())
+    }
+
+    /// Uses the SQL database.
+    pub(super) fn with_sql<T>(&self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        self.inner()?.with_sql(self.confirm, work)
+    }
+
     /// Has nothing be stored any more, the alarm and the SQL database included.
     ///
     /// # Errors
@@ -429,8 +441,9 @@ impl Open {
     }
 
     fn commit(mut self) -> Result<()> {
+        self.storage.commit()?;
         self.committed = true;
-        self.storage.commit()
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@
 //! **Invariant:** a batch has what the object's record, its alarm's row and its history need to fit its data.
 //! **Invariant:** once a batch has failed, everything fails with the reason.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow};
 use std::rc::Rc;
@@ -23,7 +23,10 @@ use super::engine::{Batch, Change, Done, Order, Session, Store, Submitted, Ticke
 use super::history::History;
 use super::pending::{Layer, Pending, Span};
 use super::record::{Alarm, Record};
-use super::row::{Key, KeyRange, Table};
+use super::row::{Key, KeyRange, ObjectKey, Table};
+use super::sql;
+use super::sql::database::Database;
+use super::sql::pages::Pages;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::gate::Outbox;
@@ -38,6 +41,8 @@ pub struct Rules {
     pub retention: Option<Duration>,
     /// Bytes of one transaction.
     pub transaction_bytes_max: usize,
+    /// The bounds of SQL databases.
+    pub sql: sql::limits::Limits,
 }
 
 /// What surrounds the storage of an object.
@@ -77,7 +82,47 @@ pub struct ObjectStorage {
     outbox: Rc<Outbox>,
     rules: Rc<Rules>,
     surroundings: Box<dyn Surroundings>,
+    /// Whether the stored pages count for nothing, because they are about to go.
+    pages_hidden: Rc<Cell<bool>>,
     state: RefCell<State>,
+}
+
+/// The pages of an object, as its store has them.
+struct StoredPages {
+    store: Rc<dyn Store>,
+    object: ObjectKey,
+    hidden: Rc<Cell<bool>>,
+}
+
+impl Pages for StoredPages {
+    fn page(&self, number: u32) -> Result<Option<Bytes>> {
+        if self.hidden.get() {
+            return Ok(None);
+        }
+        self.store.get(&Key::page(&self.object, number))
+    }
+
+    fn count(&self) -> Result<u32> {
+        let mut count = 0;
+        if !self.hidden.get() {
+            let range = KeyRange::object(Table::Page, &self.object);
+            self.store.scan(&range, Order::Descending, &mut |key, _| {
+                let last = key.after_object().first_chunk().copied().map(u32::from_be_bytes);
+                count = last.map_or(0, |last| last.saturating_add(1));
+                ControlFlow::Break(())
+            })?;
+        }
+        Ok(count)
+    }
+}
+
+impl State {
+    fn has_changes(&self) -> bool {
+        !self.pending.is_empty()
+            || self.record_changed
+            || !self.pages.is_empty()
+            || self.sql.as_ref().is_some_and(|sql| sql.is_dirty())
+    }
 }
 
 struct State {
@@ -87,8 +132,10 @@ struct State {
     /// Whether the record must be written though no row is.
     record_changed: bool,
     pending: Pending,
-    /// Pages that wait to be written.
+    /// Pages that wait to be written, beside those of `sql`.
     pages: Vec<(u32, Option<Bytes>)>,
+    /// The SQL database, once it was used.
+    sql: Option<Rc<Database>>,
     history: History,
     ringing: Option<Ringing>,
     /// Whether the alarm was set or cleared since it rings.
@@ -121,6 +168,7 @@ impl ObjectStorage {
             record_changed: false,
             pending: Pending::default(),
             pages: Vec::new(),
+            sql: None,
             history,
             ringing: None,
             alarm_replaced: false,
@@ -128,8 +176,9 @@ impl ObjectStorage {
             syncs: VecDeque::new(),
             broken: None,
         };
-        let state = RefCell::new(state);
-        let storage = Rc::new(Self { store, session, outbox, rules, surroundings, state });
+        let (state, pages_hidden) = (RefCell::new(state), Rc::default());
+        let storage =
+            Rc::new(Self { store, session, outbox, rules, surroundings, pages_hidden, state });
         let bookmark = storage.state.borrow().record.restore;
         if let Some(bookmark) = bookmark {
             storage.go_back(bookmark)?;
@@ -183,11 +232,17 @@ impl ObjectStorage {
     /// Has nothing be stored any more, the alarm included.
     ///
     /// # Errors
-    /// Why the storage is broken.
+    /// Why the storage is broken; *failed* inside a transaction.
     pub fn clear(&self, confirm: Confirm) -> Result<()> {
+        if self.usable()?.pending.depth() > 0 {
+            return Err(Error::failed("everything can't be deleted inside a transaction"));
+        }
         let pages = self.stored_pages()?;
         self.change(confirm, 0, |state| {
             state.pending.top().clear();
+            // What it had is gone; used again, it begins anew.
+            state.sql = None;
+            self.pages_hidden.set(true);
             state.pages.extend(pages.into_iter().map(|number| (number, None)));
         })
     }
@@ -232,6 +287,10 @@ impl ObjectStorage {
         if self.usable()?.pending.depth() == 0 {
             self.flush()?;
         }
+        let sql = self.usable()?.sql.clone();
+        if let Some(sql) = sql {
+            self.of_sql(&sql, sql.savepoint())?;
+        }
         self.usable_mut()?.pending.begin();
         Ok(())
     }
@@ -239,12 +298,17 @@ impl ObjectStorage {
     /// Ends the innermost transaction: its writes count.
     ///
     /// # Errors
-    /// Why the storage is broken.
+    /// Why the storage is broken; why SQLite can't commit. Then the transaction is still open.
     pub fn commit(&self) -> Result<()> {
+        let sql = self.usable()?.sql.clone();
+        if let Some(sql) = &sql {
+            self.of_sql(sql, sql.release())?;
+        }
         let mut state = self.usable_mut()?;
         state.pending.commit();
         if state.pending.depth() == 0 {
-            if state.pending.top().confirmed {
+            // Whether its pages were confirmed is not known any more.
+            if state.pending.top().confirmed || sql.is_some_and(|sql| sql.is_dirty()) {
                 self.outbox.lock(self.session.submitted() + 1);
             }
             drop(state);
@@ -255,12 +319,76 @@ impl ObjectStorage {
 
     /// Ends the innermost transaction: its writes never were.
     pub fn roll_back(&self) {
+        let sql = self.state.borrow().sql.clone();
+        if let Some(sql) = sql
+            && let Err(error) = sql.rollback()
+        {
+            // Neither the old state nor the new one: the object can't go on.
+            self.break_with(&error);
+        }
         let mut state = self.state.borrow_mut();
         state.pending.roll_back();
         if state.pending.depth() == 0 {
             drop(state);
             self.surroundings.written();
         }
+    }
+
+    /// Uses the SQL database, which is opened where it was not used before.
+    ///
+    /// # Errors
+    /// The error of `work`; why the storage, or the database, is broken.
+    pub fn with_sql<T>(
+        &self,
+        confirm: Confirm,
+        work: impl FnOnce(&Database) -> Result<T>,
+    ) -> Result<T> {
+        let sql = self.sql()?;
+        let was_dirty = sql.is_dirty();
+        let worked = self.of_sql(&sql, work(&sql))?;
+        // Inside a transaction it is known at its end.
+        if sql.is_dirty() && self.usable()?.pending.depth() == 0 {
+            if confirm == Confirm::Yes {
+                self.outbox.lock(self.session.submitted() + 1);
+            }
+            if !was_dirty {
+                self.surroundings.written();
+            }
+        }
+        Ok(worked)
+    }
+
+    fn sql(&self) -> Result<Rc<Database>> {
+        let depth = {
+            let state = self.usable()?;
+            if let Some(sql) = &state.sql {
+                return Ok(sql.clone());
+            }
+            state.pending.depth()
+        };
+        let (store, object) = (self.store.clone(), self.session.object);
+        let pages = StoredPages { store, object, hidden: self.pages_hidden.clone() };
+        let opened = Database::open(Rc::new(pages), self.rules.sql).inspect_err(|error| {
+            self.break_with(error);
+            self.surroundings.written();
+        })?;
+        for _ in 0..depth {
+            opened.savepoint()?;
+        }
+        let opened = Rc::new(opened);
+        self.usable_mut()?.sql = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// Returns what came of using the database; where that failed because its pages can't be read, so does
+    /// everything.
+    fn of_sql<T>(&self, sql: &Database, outcome: Result<T>) -> Result<T> {
+        if let Some(failure) = sql.page_failure() {
+            self.break_with(&failure);
+            self.surroundings.written();
+            return Err(failure);
+        }
+        outcome
     }
 
     /// Returns what the alarm is set to; none while it rings, unless it was set meanwhile.
@@ -411,10 +539,7 @@ impl ObjectStorage {
     /// Returns whether everything that was written is durable.
     pub fn is_durable(&self) -> bool {
         let state = self.state.borrow();
-        state.pending.is_empty()
-            && !state.record_changed
-            && state.pages.is_empty()
-            && state.durable >= self.session.submitted()
+        !state.has_changes() && state.durable >= self.session.submitted()
     }
 
     /// Returns the last batch that is durable, with all before it.
@@ -428,13 +553,12 @@ impl ObjectStorage {
     /// Why the storage is broken; where the store can't be read.
     pub fn flush(&self) -> Result<()> {
         let mut state = self.usable_mut()?;
-        let is_nothing =
-            state.pending.is_empty() && !state.record_changed && state.pages.is_empty();
-        if is_nothing || state.pending.depth() > 0 {
+        if !state.has_changes() || state.pending.depth() > 0 {
             return Ok(());
         }
         let (batch, alarm) = self.batch(&mut state)?;
         let submitted = self.store.submit(&self.session, batch);
+        self.pages_hidden.set(false);
         if let Submitted::Durable(ticket) = submitted {
             state.durable = ticket;
         }
@@ -480,6 +604,7 @@ impl ObjectStorage {
         state.broken.get_or_insert_with(|| error.clone());
         state.pending = Pending::default();
         state.pages.clear();
+        state.sql = None;
         state.record_changed = false;
         for (_, told) in std::mem::take(&mut state.syncs) {
             let _ = told.send(Err(error.clone()));
@@ -587,7 +712,8 @@ impl ObjectStorage {
         let now = self.rules.clock.unix_ms();
         state.history.enter(&mut state.record, now, &mut batch);
         let layer = state.pending.take();
-        let pages = std::mem::take(&mut state.pages);
+        let mut pages = std::mem::take(&mut state.pages);
+        pages.extend(state.sql.iter().flat_map(|sql| sql.take_dirty()));
         let may_be_empty = layer.cleared
             || layer.values.values().any(Option::is_none)
             || pages.iter().any(|(_, page)| page.is_none());
