@@ -4,4 +4,9 @@
 
 pub mod engine;
 pub mod memory;
+pub mod overlay;
 pub mod row;
+pub mod sqlite;
+
+#[cfg(test)]
+mod suite;
