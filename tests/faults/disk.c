@@ -56,9 +56,7 @@ static long sync_us, tear;
 static uint64_t seed = 1;
 static struct node *nodes, *of_fd[FDS];
 static char is_dir_fd[FDS];
-
 static long number(const char *name) { return getenv(name) ? atol(getenv(name)) : 0; }
-
 static void start(void) {
     const char *path = getenv("STUBBORN_DISK_DIR"), *copy = getenv("STUBBORN_DISK_MIRROR");
     if (!path) return;
@@ -76,12 +74,10 @@ static void start(void) {
     snprintf(inodes, sizeof inodes, "%s/.inodes", mirror);
     syscall(SYS_mkdirat, AT_FDCWD, inodes, 0700);
 }
-
 static int chance(void) {
     seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
     return (long)(seed % 100) < tear;
 }
-
 static int fault_is(const char *what) {
     char now[16] = "";
     if (!fault_file) return 0;
@@ -91,7 +87,6 @@ static int fault_is(const char *what) {
     syscall(SYS_close, fd);
     return bytes > 0 && !strncmp(now, what, strlen(what));
 }
-
 // Writes the path that a descriptor was opened with; 0 where it has none.
 static int path_of(int fd, char *path) {
     char link[64];
@@ -100,7 +95,6 @@ static int path_of(int fd, char *path) {
     path[bytes > 0 ? bytes : 0] = 0;
     return bytes > 0;
 }
-
 // Returns the name of a path directly in the directory; none where it is not, or is left out.
 static const char *name_in_dir(const char *path) {
     size_t length = strlen(dir);
@@ -110,9 +104,7 @@ static const char *name_in_dir(const char *path) {
     if (strchr(name, '/') || strstr(name, " (deleted)")) return NULL;
     return rest > 4 && !strcmp(name + rest - 4, "-shm") ? NULL : name;
 }
-
 static void in_mirror(char *path, const char *name) { snprintf(path, PATH_MAX, "%s/%s", mirror, name); }
-
 static void copy_range(int from, int to, off_t at, size_t bytes) {
     char buffer[SECTOR * 16];
     while (bytes) {
@@ -122,15 +114,12 @@ static void copy_range(int from, int to, off_t at, size_t bytes) {
         at += got, bytes -= got;
     }
 }
-
 static int reopen(int fd, const char *path, int flags) {
     char link[64];
     if (!path) snprintf(link, sizeof link, "/proc/self/fd/%d", fd), path = link;
     return syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0600);
 }
-
 static void close_both(int a, int b) { if (a >= 0) syscall(SYS_close, a); if (b >= 0) syscall(SYS_close, b); }
-
 // Copies what was written since the last sync; all of it where `everything`.
 static void copy_dirty(int fd, struct node *node, int everything) {
     struct stat now;
@@ -148,7 +137,6 @@ static void copy_dirty(int fd, struct node *node, int everything) {
     }
     close_both(from, to);
 }
-
 static void give_name(struct node *node, const char *name) {
     char path[PATH_MAX];
     struct stat has, is;
@@ -158,13 +146,11 @@ static void give_name(struct node *node, const char *name) {
     if (there) syscall(SYS_unlinkat, AT_FDCWD, path, 0);
     syscall(SYS_linkat, AT_FDCWD, node->object, AT_FDCWD, path, 0);
 }
-
 static struct node *find(const struct stat *file) {
     for (struct node *node = nodes; node; node = node->next)
         if (node->live && node->dev == file->st_dev && node->ino == file->st_ino) return node;
     return NULL;
 }
-
 // Takes note of a descriptor that was opened.
 static void opened(int fd, int is_new) {
     static unsigned next;
@@ -189,7 +175,6 @@ static void opened(int fd, int is_new) {
     }
     pthread_mutex_unlock(&lock);
 }
-
 // Takes note of what was written. Holds the lock.
 static void written(int fd, struct node *node, off_t at, size_t bytes) {
     if (!mirror[0] || !bytes) return;
@@ -207,7 +192,6 @@ static void written(int fd, struct node *node, off_t at, size_t bytes) {
         if (chance()) copy_range(from, to, (off_t)i * SECTOR, SECTOR);
     close_both(from, to);
 }
-
 static ssize_t do_write(int fd, const void *from, size_t bytes, off_t at, int has_at) {
     pthread_once(&once, start);
     struct node *node = fd >= 0 && fd < FDS ? of_fd[fd] : NULL;
@@ -224,7 +208,6 @@ static ssize_t do_write(int fd, const void *from, size_t bytes, off_t at, int ha
     if (node) pthread_mutex_unlock(&lock);
     return errno = error, done;
 }
-
 // Makes the names in the mirror those in the directory. Holds the lock.
 static void sync_names(void) {
     char path[PATH_MAX];
@@ -244,7 +227,6 @@ static void sync_names(void) {
     }
     if (real) closedir(real); if (copy) closedir(copy);
 }
-
 static int do_sync(int fd, long call) {
     pthread_once(&once, start);
     struct node *node = fd >= 0 && fd < FDS ? of_fd[fd] : NULL;
@@ -264,7 +246,6 @@ static int do_sync(int fd, long call) {
     if (sync_us > 0) usleep(sync_us);
     return syscall(call, fd);
 }
-
 static int do_open(int at, const char *path, int flags, mode_t mode) {
     pthread_once(&once, start);
     struct stat before;
@@ -273,7 +254,6 @@ static int do_open(int at, const char *path, int flags, mode_t mode) {
     opened(fd, is_new);
     return errno = error, fd;
 }
-
 // The inode of a name that goes may come back as another file.
 static void forget(int at, const char *path) {
     struct stat file;
@@ -284,7 +264,6 @@ static void forget(int at, const char *path) {
     if (node) node->live = 0;
     pthread_mutex_unlock(&lock);
 }
-
 static int do_truncate(int fd, off_t bytes) {
     struct stat now;
     pthread_once(&once, start);
@@ -297,7 +276,6 @@ static int do_truncate(int fd, off_t bytes) {
     pthread_mutex_unlock(&lock);
     return errno = error, done;
 }
-
 #define MODE(flags, mode) va_list rest; va_start(rest, flags); int mode = va_arg(rest, int); va_end(rest)
 int open(const char *path, int flags, ...) { MODE(flags, mode); return do_open(AT_FDCWD, path, flags, mode); }
 int openat(int at, const char *path, int flags, ...) { MODE(flags, mode); return do_open(at, path, flags, mode); }
