@@ -1,6 +1,7 @@
 //! A server: namespaces, the node that runs their objects, and the doors to it.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::rpc::{Bound, Connections, Listener, RpcDoors};
 use crate::runtime::{NamespaceConfig, Namespaces, Node, StorageConfig};
 use crate::storage::engine::Engine;
 use crate::storage::memory::Memory;
+use crate::storage::sqlite::Sqlite;
 use crate::stub::Address;
 use crate::vat::Account;
 
@@ -37,6 +39,7 @@ pub struct ServerBuilder {
     threads: Option<NonZeroUsize>,
     limits: Limits,
     engine: Option<Arc<dyn Engine>>,
+    data: Option<PathBuf>,
     clock: Option<Clock>,
     history: Option<Duration>,
 }
@@ -74,6 +77,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Stores objects in a folder, which is made where it is not there. One server at a time uses it.
+    pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data = Some(folder.into());
+        self
+    }
+
     /// Sets how long it is kept what was stored before, so that objects can go back. The default is nothing.
     pub fn history(mut self, history: Option<Duration>) -> Self {
         self.history = history;
@@ -95,7 +104,8 @@ impl ServerBuilder {
     /// Starts the server. It serves from now on, until it is stopped or dropped.
     ///
     /// # Errors
-    /// *failed* where an address can't be listened on; *invalid request* for namespaces of one name.
+    /// *failed* where an address can't be listened on, or the data folder can't be used (another server uses it,
+    /// a newer version wrote it, it is damaged); *invalid request* for namespaces of one name, or one key.
     ///
     /// # Cancel safety
     /// Dropping the future starts nothing.
@@ -105,10 +115,16 @@ impl ServerBuilder {
         for address in &self.addresses {
             bound.push(Bound::bind(address).await?);
         }
+        // Opened only once nothing else stands in the way.
+        let engine = match (self.engine, self.data) {
+            (Some(engine), _) => engine,
+            (None, Some(folder)) => Arc::new(Sqlite::open(&folder)?),
+            (None, None) => Arc::new(Memory::new()),
+        };
         let threads = self.threads.or_else(|| std::thread::available_parallelism().ok());
         let threads = threads.map_or(1, NonZeroUsize::get);
         let storage = StorageConfig {
-            engine: self.engine.unwrap_or_else(|| Arc::new(Memory::new())),
+            engine,
             clock: self.clock.unwrap_or(Clock::system()),
             history: self.history,
         };
@@ -167,6 +183,11 @@ impl Server {
     /// Returns where it listens, with the ports it got, in the order in which they were asked for.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// Returns where objects are stored, in a few words.
+    pub fn storage(&self) -> String {
+        self.node.storage()
     }
 
     /// Returns how many threads run objects.

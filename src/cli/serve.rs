@@ -18,12 +18,13 @@ use crate::stub::Address;
 /// Runs a server until it is asked to stop. `exit` ends the process where it can't wait for its threads.
 pub async fn run(args: Serve, exit: fn(i32) -> !) -> anyhow::Result<i32> {
     log_to_stderr(&args.log)?;
-    let Serve { listen, threads, config, .. } = args;
-    let settings = Settings::load(Flags { config, listen, threads })?;
+    let Serve { listen, threads, config, data, in_memory, .. } = args;
+    let settings = Settings::load(Flags { config, listen, threads, data, in_memory })?;
     // From here on a signal is heard, however early it comes.
     let mut signals = Signals::new()?;
     allow_open_files(settings.limits.connections_max);
     let server = settings.builder()?.start().await?;
+    tracing::info!("objects are stored {}", server.storage());
     for address in server.addresses().iter().filter(|address| !is_private(address)) {
         tracing::warn!(%address, "other machines may reach this address, and nobody is asked who they are");
     }

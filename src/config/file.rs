@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
 use super::limits::FileLimits;
+use super::units::TimeOrNone;
 use crate::demo::{DEMO, DemoClass};
 use crate::stub::Address;
 
@@ -18,7 +20,18 @@ pub struct File {
     pub threads: Option<NonZeroUsize>,
     pub namespaces: Option<BTreeMap<String, FileNamespace>>,
     #[serde(default)]
+    pub storage: FileStorage,
+    #[serde(default)]
     pub limits: FileLimits,
+}
+
+/// The table `[storage]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileStorage {
+    pub data: Option<PathBuf>,
+    pub in_memory: Option<bool>,
+    pub history: Option<TimeOrNone>,
 }
 
 /// A table `[namespaces.NAME]`.

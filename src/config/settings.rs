@@ -2,8 +2,9 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::file::File;
+use super::file::{File, FileStorage};
 use crate::demo::{self, DemoClass};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -19,6 +20,10 @@ pub struct Flags {
     pub listen: Vec<Address>,
     /// How many threads run objects.
     pub threads: Option<NonZeroUsize>,
+    /// Where objects are stored.
+    pub data: Option<PathBuf>,
+    /// Whether nothing is stored on disk.
+    pub in_memory: bool,
 }
 
 /// What a server does.
@@ -30,6 +35,10 @@ pub struct Settings {
     pub threads: Option<NonZeroUsize>,
     /// Its namespaces; none: those of the demonstration.
     pub namespaces: Option<Vec<NamespaceSettings>>,
+    /// Where its objects are stored; none: in memory.
+    pub data: Option<PathBuf>,
+    /// How far objects can go back; none: not at all.
+    pub history: Option<Duration>,
     /// Its bounds.
     pub limits: Limits,
 }
@@ -59,6 +68,9 @@ impl Settings {
             settings.listen = flags.listen;
         }
         settings.threads = flags.threads.or(settings.threads);
+        if flags.data.is_some() || flags.in_memory {
+            settings.data = flags.data;
+        }
         Ok(settings)
     }
 
@@ -89,7 +101,16 @@ impl Settings {
             });
             named.collect()
         });
-        Ok(Self { listen, threads: file.threads, namespaces, limits })
+        let FileStorage { data, in_memory, history } = file.storage;
+        let in_memory = in_memory.unwrap_or(false);
+        if in_memory && data.is_some() {
+            return Err(Error::invalid_request(
+                "storage.data and storage.in_memory = true: objects are stored in one place",
+            ));
+        }
+        let data = (!in_memory).then(|| data.unwrap_or_else(|| DATA.into()));
+        let history = history.map_or(Some(HISTORY), |history| history.0);
+        Ok(Self { listen, threads: file.threads, namespaces, data, history, limits })
     }
 
     /// Makes the server that does this.
@@ -97,7 +118,10 @@ impl Settings {
     /// # Errors
     /// As [`ServerBuilder::listen`].
     pub fn builder(&self) -> Result<ServerBuilder> {
-        let mut builder = Server::builder().limits(self.limits.clone());
+        let mut builder = Server::builder().limits(self.limits.clone()).history(self.history);
+        if let Some(data) = &self.data {
+            builder = builder.data(data);
+        }
         builder = match &self.namespaces {
             None => demo::namespaces(builder),
             Some(namespaces) => namespaces.iter().fold(builder, |builder, namespace| {
@@ -130,6 +154,10 @@ fn check(limits: &Limits) -> Result<()> {
 
 /// Where a server listens that is told nothing: not to be reached from other machines.
 const LISTEN: &str = "127.0.0.1:7400";
+/// Where objects are stored where nothing is told.
+const DATA: &str = "./stubborn-data";
+/// How far objects can go back where nothing is told.
+const HISTORY: Duration = Duration::from_secs(3600);
 /// What a message holds beside the content of a request.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
 
@@ -188,6 +216,9 @@ mod tests {
             ("[namespaces.A]\nunique_key = \"x\"", &["class", "namespaces.A"]),
             ("[namespaces.A]\nclass = \"Kv\"\nkey = \"x\"", &["key", "unique_key"]),
             ("threads = ", &["threads"]),
+            ("[storage]\nhistory = 5", &["history", "5", "\"10s\""]),
+            ("[storage]\nfolder = \"x\"", &["folder", "data"]),
+            ("[storage]\ndata = \"x\"\nin_memory = true", &["storage.data", "in_memory"]),
         ] {
             let error = parse(text).map(drop).expect_err(text).message;
             assert!(told.iter().all(|told| error.contains(told)), "{text}: {error}");
@@ -223,8 +254,16 @@ mod tests {
             documented.insert(key);
         }
         let limits: Vec<String> = LIMITS.iter().map(|limit| format!("limits.{limit}")).collect();
-        let keys = ["listen", "threads", "namespaces.NAME.class", "namespaces.NAME.unique_key"]
-            .into_iter();
+        let keys = [
+            "listen",
+            "threads",
+            "storage.data",
+            "storage.in_memory",
+            "storage.history",
+            "namespaces.NAME.class",
+            "namespaces.NAME.unique_key",
+        ]
+        .into_iter();
         let all: BTreeSet<&str> = keys.chain(limits.iter().map(String::as_str)).collect();
         assert_eq!(documented, all);
         let blocks = text.split("```toml\n").skip(1);

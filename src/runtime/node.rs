@@ -92,6 +92,11 @@ impl Node {
         self.threads.len()
     }
 
+    /// Returns where objects are stored, in a few words.
+    pub fn storage(&self) -> String {
+        self.common.engine.describe()
+    }
+
     /// Runs `run` on shard `to`, after what was sent there before.
     pub fn run_on(&self, to: usize, run: impl FnOnce(&Rc<Shard>) + Send + 'static) {
         if let Some(inbox) = self.common.inboxes.get(to) {

@@ -19,4 +19,5 @@ pub mod sqlite;
 mod suite;
 pub mod value;
 
+pub use object::StoredPages;
 pub use pending::Span;

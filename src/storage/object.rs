@@ -88,10 +88,17 @@ pub struct ObjectStorage {
 }
 
 /// The pages of an object, as its store has them.
-struct StoredPages {
+pub struct StoredPages {
     store: Rc<dyn Store>,
     object: ObjectKey,
     hidden: Rc<Cell<bool>>,
+}
+
+impl StoredPages {
+    /// Makes the pages of `object`.
+    pub fn new(store: Rc<dyn Store>, object: ObjectKey) -> Self {
+        Self { store, object, hidden: Rc::default() }
+    }
 }
 
 impl Pages for StoredPages {

@@ -76,6 +76,9 @@ impl Server {
     /// Starts one with these flags and waits until it is ready.
     pub(crate) fn with(flags: &[&str]) -> Self {
         let mut command = stubborn(["serve", "--threads", "2"].iter().chain(flags));
+        if !flags.contains(&"--data") {
+            command.arg("--in-memory");
+        }
         // A pipe that nobody reads would stop it.
         command.stderr(Stdio::null());
         let mut process = start(&mut command);

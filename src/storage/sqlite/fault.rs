@@ -56,7 +56,7 @@ pub(super) fn is_of_a_statement(error: &rusqlite::Error) -> bool {
 pub(super) fn damaged(file: &Path, what: impl std::fmt::Display) -> Error {
     let name = file.display();
     Error::failed(format!(
-        "{name} is damaged: {what}; `stubborn storage verify` shows how much, a backup brings it back"
+        "{name} is damaged: {what}; `stubborn verify` shows how much, a backup brings it back"
     ))
 }
 
