@@ -134,7 +134,7 @@ impl Files {
 
 impl Engine for Sqlite {
     fn describe(&self) -> String {
-        self.directory.display().to_string()
+        format!("in {}", self.directory.display())
     }
 
     fn space(&self, fingerprint: [u8; 16], name: &str) -> Result<Space> {
