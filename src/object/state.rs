@@ -129,6 +129,11 @@ impl State {
         std::future::pending().await
     }
 
+    /// Returns what the object has said and not let out.
+    pub(super) fn outbox(&self) -> Rc<Outbox> {
+        self.control.outbox()
+    }
+
     /// Runs `task` beside the handlers; the object stays in memory until it ends. (A task of
     /// [`tokio::task::spawn_local`] instead knows nothing of the object: it outlives a reset and eviction.)
     ///
