@@ -23,6 +23,8 @@ pub mod object;
 #[cfg(feature = "server")]
 pub mod runtime;
 #[cfg(feature = "server")]
+pub mod listen;
+#[cfg(feature = "server")]
 pub mod rpc;
 #[cfg(feature = "server")]
 mod server;

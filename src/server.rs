@@ -8,8 +8,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::Result;
 use crate::limits::Limits;
+use crate::listen::{Bound, Connections, Door, Listener};
 use crate::object::{Class, DurableObject};
-use crate::rpc::{Bound, Connections, Listener, RpcDoors};
+use crate::rpc::{RpcDoor, RpcDoors};
 use crate::runtime::{NamespaceConfig, Namespaces, Node};
 use crate::stub::Address;
 use crate::vat::Account;
@@ -86,14 +87,15 @@ impl ServerBuilder {
         let node = Node::start(namespaces, self.limits.clone(), threads, Box::new(RpcDoors))?;
         let node = Arc::new(node);
         let account = Arc::new(Account::new(self.limits.server_queued_bytes_max));
+        let door: Arc<dyn Door> = Arc::new(RpcDoor::new(account));
         let connections = Connections::default();
         let addresses = bound.iter().map(|bound| bound.address().clone()).collect();
         let listeners = bound
             .into_iter()
             .map(|bound| {
-                let (node, account) = (node.clone(), account.clone());
+                let (node, door) = (node.clone(), door.clone());
                 let (limits, connections) = (self.limits.clone(), connections.clone());
-                let listener = Listener::new(bound, node, limits, account, connections);
+                let listener = Listener::new(bound, node, limits, connections, door);
                 AbortOnDropHandle::new(tokio::spawn(listener.run()))
             })
             .collect();
