@@ -27,6 +27,8 @@ pub mod listen;
 #[cfg(feature = "server")]
 pub mod rpc;
 #[cfg(feature = "server")]
+pub mod gateway;
+#[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
 pub mod demo;

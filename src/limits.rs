@@ -56,6 +56,14 @@ pub struct Limits {
     pub objects_max: usize,
     /// Bytes of a url.
     pub url_bytes_max: usize,
+    /// How long an HTTP client may take to send the head of a request.
+    pub http_header_timeout: Duration,
+    /// How long an HTTP connection may be open without a request under way.
+    pub http_idle_timeout: Duration,
+    /// How long an HTTP client may send nothing of a body it announced, or read nothing of one it asked for.
+    pub http_stall_timeout: Duration,
+    /// Requests under way at a time on one HTTP/2 connection; a further one is refused.
+    pub http_streams_max: usize,
     /// How long an object without events stays in memory.
     pub evict_after: Duration,
     /// How long an object's `before_shutdown` may take.
@@ -92,6 +100,10 @@ impl Default for Limits {
             name_bytes_max: 16 << 10,
             objects_max: 1 << 20,
             url_bytes_max: 16 << 10,
+            http_header_timeout: Duration::from_secs(10),
+            http_idle_timeout: Duration::from_secs(75),
+            http_stall_timeout: Duration::from_secs(60),
+            http_streams_max: 256,
             evict_after: Duration::from_secs(70),
             shutdown_hook_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),

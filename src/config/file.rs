@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use super::gateway::FileGateway;
 use super::limits::FileLimits;
 use crate::demo::{DEMO, DemoClass};
 use crate::stub::Address;
@@ -15,8 +16,11 @@ use crate::stub::Address;
 #[serde(deny_unknown_fields)]
 pub struct File {
     pub listen: Option<Vec<FileAddress>>,
+    pub http: Option<Vec<FileAddress>>,
     pub threads: Option<NonZeroUsize>,
     pub namespaces: Option<BTreeMap<String, FileNamespace>>,
+    #[serde(default)]
+    pub gateway: FileGateway,
     #[serde(default)]
     pub limits: FileLimits,
 }
@@ -27,6 +31,8 @@ pub struct File {
 pub struct FileNamespace {
     pub class: FileClass,
     pub unique_key: Option<String>,
+    #[serde(default)]
+    pub expose: bool,
 }
 
 /// An address to listen on.
