@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(scheme, Scheme::HTTPS);
         assert_eq!(
             told,
-            "for=9.9.9.9, 8.8.8.8, 10.2.3.4 forwarded=for=9.9.9.9 host=evil port=1 proto=https"
+            "forwarded=for=9.9.9.9 for=9.9.9.9, 8.8.8.8, 10.2.3.4 host=evil port=1 proto=https"
         );
         let (told, scheme) = introduced(None, "unix", &[("x-forwarded-for", "9.9.9.9")]);
         assert_eq!((told.as_str(), scheme), ("for=9.9.9.9 host=do:80 proto=http", Scheme::HTTP));

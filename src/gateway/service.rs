@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
-use http::header::{HOST, HeaderValue};
+use http::header::{CONNECTION, HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
@@ -63,8 +63,8 @@ impl Visit {
 
     fn admit(&self, request: http::Request<Incoming>) -> Result<State, Refusal> {
         let (mut head, body) = request.into_parts();
-        check_size(&head, self.limits())?;
-        let host = host_of(&mut head)?;
+        let sound = check_size(&head, self.limits()).and_then(|()| host_of(&mut head));
+        let host = sound.map_err(|refusal| hang_up(refusal, head.version))?;
         let destination = match self.door.routes().host(host.host()) {
             Some(routed) => self.by_name(routed.namespace, &routed.name, 0)?,
             None => match self.by_path(&head, &host)? {
@@ -251,6 +251,14 @@ fn url(scheme: Scheme, host: Authority, uri: &Uri, rest_at: usize) -> Result<Uri
         None => PathAndQuery::from_static("/"),
     };
     Uri::builder().scheme(scheme).authority(host).path_and_query(rest).build()
+}
+
+/// Ends the connection of HTTP/1.1 with a refusal: who sends such a head is not to be trusted with another.
+fn hang_up(mut refusal: Refusal, version: Version) -> Refusal {
+    if version <= Version::HTTP_11 {
+        refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    refusal
 }
 
 fn refuse(status: StatusCode, told: impl Into<String>) -> Refusal {

@@ -187,7 +187,8 @@ mod tests {
         let watch = Watch::new();
         watch.heard(false);
         let _call = watch.begin();
-        let patient = tokio::time::timeout(Duration::from_secs(3600), watch.overdue(&limits()));
+        let limits = limits();
+        let patient = tokio::time::timeout(Duration::from_secs(3600), watch.overdue(&limits));
         assert!(patient.await.is_err());
         for stall in [Watch::starved, Watch::stuck] {
             stall(&watch);
