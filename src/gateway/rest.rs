@@ -45,7 +45,7 @@ pub(super) fn answer(
     host: &Authority,
 ) -> LocalBoxFuture<'static, Response> {
     if let Err(refusal) = admit(access, head, host) {
-        return futures::future::ready(refusal).boxed_local();
+        return futures::future::ready(*refusal).boxed_local();
     }
     if !matches!(head.method, Method::GET | Method::HEAD) {
         let told = format!("method {} is not GET", head.method);
@@ -64,7 +64,7 @@ pub(super) fn answer(
         ["accounts", _, "workers", "durable_objects", "namespaces", id, "objects"] => {
             let (shard, id) = (shard.clone(), (*id).to_owned());
             let page = async move { objects(&shard, &id, &query).await };
-            page.map(|page| page.unwrap_or_else(|refusal| refusal)).boxed_local()
+            page.map(|page| page.unwrap_or_else(|refusal| *refusal)).boxed_local()
         }
         _ => {
             let told = format!("no route for {}", head.uri.path());
@@ -73,17 +73,20 @@ pub(super) fn answer(
     }
 }
 
-fn admit(access: Access<'_>, head: &Parts, host: &Authority) -> Result<(), Response> {
+/// A refused request. Boxed: it is rare, and large beside what it replaces.
+type Refusal = Box<Response>;
+
+fn admit(access: Access<'_>, head: &Parts, host: &Authority) -> Result<(), Refusal> {
     match access {
         Access::Local if is_local(host) => Ok(()),
         // A page of another site that has its name lead here asks by that name.
         Access::Local => {
             let told = "without tokens, only localhost and loopback addresses are served";
-            Err(refused(StatusCode::FORBIDDEN, AUTHENTICATION, told))
+            Err(Box::new(refused(StatusCode::FORBIDDEN, AUTHENTICATION, told)))
         }
         Access::Nobody => {
             let told = "no token is configured (gateway.api_tokens), and other machines reach this address";
-            Err(refused(StatusCode::FORBIDDEN, AUTHENTICATION, told))
+            Err(Box::new(refused(StatusCode::FORBIDDEN, AUTHENTICATION, told)))
         }
         Access::Bearers(tokens) => {
             let given = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -98,7 +101,7 @@ fn admit(access: Access<'_>, head: &Parts, host: &Authority) -> Result<(), Respo
                 refused(StatusCode::UNAUTHORIZED, AUTHENTICATION, "Authentication error");
             let bearer = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
-            Err(response)
+            Err(Box::new(response))
         }
     }
 }
@@ -265,23 +268,24 @@ impl From<Listed> for Object {
     }
 }
 
-async fn objects(shard: &Rc<Shard>, namespace: &str, query: &Query) -> Result<Response, Response> {
+async fn objects(shard: &Rc<Shard>, namespace: &str, query: &Query) -> Result<Response, Refusal> {
     let all = shard.namespaces().all();
     let Some(index) = all.iter().position(|config| id(config) == namespace) else {
         let told = format!("namespace {namespace:.100} does not exist");
-        return Err(refused(StatusCode::NOT_FOUND, NO_NAMESPACE, &told));
+        return Err(Box::new(refused(StatusCode::NOT_FOUND, NO_NAMESPACE, &told)));
     };
     let limit = number("limit", query.limit.as_ref(), LIMIT, (LIMIT_MIN, LIMIT_MAX));
-    let limit = limit.map_err(|told| wrong(&told))?;
+    let limit = limit.map_err(|told| Box::new(wrong(&told)))?;
     // Clients may send an empty one for the first page.
     let cursor = query.cursor.as_ref().filter(|cursor| !cursor.is_empty());
     let after = cursor.map(|cursor| {
         let parsed = cursor.parse::<ObjectId>();
-        parsed.map_err(|_| wrong(&format!("cursor={cursor:.100} is not a cursor")))
+        parsed.map_err(|_| Box::new(wrong(&format!("cursor={cursor:.100} is not a cursor"))))
     });
     let listed = runtime::gather(shard, index, limit, after.transpose()?).await;
-    let mut listed = listed
-        .map_err(|error: Error| refused(StatusCode::BAD_GATEWAY, UNAVAILABLE, &error.message))?;
+    let mut listed = listed.map_err(|error: Error| {
+        Box::new(refused(StatusCode::BAD_GATEWAY, UNAVAILABLE, &error.message))
+    })?;
     let more = listed.len() > limit;
     listed.truncate(limit);
     let cursor = listed.last().filter(|_| more).map(|last| last.id.to_string());

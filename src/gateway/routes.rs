@@ -41,7 +41,7 @@ impl Routes {
         }
         for route in routes {
             let namespace = namespaces.find(&route.namespace)?;
-            if route.wild == !route.name.is_empty() {
+            if route.wild != route.name.is_empty() {
                 let wrong =
                     if route.wild { "its first label is the name" } else { "it needs a name" };
                 return Err(Error::invalid_request(format!("the route {route:?}: {wrong}")));
