@@ -73,7 +73,12 @@ start_gateway() {
 }
 
 start_hyper() {
-    sleep infinity | "$target/release/examples/http_echo" 127.0.0.1:17481 "$threads" &
+    local input=$target/peers-input
+    rm -f "$input"
+    mkfifo "$input"
+    # Held open here: it ends with this script.
+    exec 9<>"$input"
+    "$target/release/examples/http_echo" 127.0.0.1:17481 "$threads" <"$input" >/dev/null 9>&- &
     pids+=($!)
 }
 
@@ -109,7 +114,7 @@ const mainWorker :Workerd.Worker = (
   durableObjectStorage = (inMemory = void),
 );
 EOF
-    "$workerd/node_modules/.bin/workerd" serve "$workerd/echo.capnp" &
+    "$workerd/node_modules/.bin/workerd" serve "$workerd/echo.capnp" >/dev/null 2>&1 9>&- &
     pids+=($!)
 }
 

@@ -47,6 +47,13 @@ struct Destination {
     rest_at: usize,
 }
 
+/// Where a path leads.
+enum Leads {
+    ToObject(Destination),
+    /// To what this door answers itself.
+    ToAnswer(State),
+}
+
 /// A refused request. Boxed: it is rare, and large beside what it replaces.
 type Refusal = Box<Response>;
 
@@ -68,8 +75,8 @@ impl Visit {
         let destination = match self.door.routes().host(host.host()) {
             Some(routed) => self.by_name(routed.namespace, &routed.name, 0)?,
             None => match self.by_path(&head, &host)? {
-                Ok(destination) => destination,
-                Err(state) => return Ok(state),
+                Leads::ToObject(destination) => destination,
+                Leads::ToAnswer(state) => return Ok(state),
             },
         };
         if upgrade::is_asked_for(&head) {
@@ -80,42 +87,34 @@ impl Visit {
         Ok(self.send(destination.address, request, method))
     }
 
-    /// Returns the object that a path leads to, or the answer to one that leads to none.
-    fn by_path(
-        &self,
-        head: &Parts,
-        host: &Authority,
-    ) -> Result<Result<Destination, State>, Refusal> {
+    fn by_path(&self, head: &Parts, host: &Authority) -> Result<Leads, Refusal> {
         let whole = head.uri.path();
         if whole == "/" {
-            return Ok(Err(State::Answered(Some(about()))));
+            return Ok(Leads::ToAnswer(State::Answered(Some(about()))));
         }
         if whole.starts_with(rest::PREFIX) {
             let listing = rest::answer(&self.shard, self.door.access(), head, host);
-            return Ok(Err(State::Listing(listing)));
+            return Ok(Leads::ToAnswer(State::Listing(listing)));
         }
         if whole.starts_with(RESERVED) {
             return Err(Box::new(failure::nothing_here()));
         }
+        let bad = |told: &str| refuse(StatusCode::BAD_REQUEST, told);
+        let bad_path = || bad("the path is not UTF-8 text, percent-encoded");
         let split = path::split(whole);
-        let bad_path =
-            || refuse(StatusCode::BAD_REQUEST, "the path is not UTF-8 text, percent-encoded");
         let namespace = path::decode(split.namespace).ok_or_else(bad_path)?;
         let Some(number) = self.door.routes().exposed(&namespace) else {
             return Err(Box::new(failure::nothing_here()));
         };
         let Some(object) = split.object.filter(|object| !object.is_empty()) else {
-            return Err(refuse(
-                StatusCode::BAD_REQUEST,
-                "the path names no object: write /NAMESPACE/NAME",
-            ));
+            return Err(bad("the path names no object: write /NAMESPACE/NAME"));
         };
         let rest_at = whole.len() - split.rest.len();
-        match object.strip_prefix("id:") {
+        let destination = match object.strip_prefix("id:") {
             Some(id) => self.by_id(number, id, rest_at),
             None => self.by_name(number, &path::decode(object).ok_or_else(bad_path)?, rest_at),
-        }
-        .map(Ok)
+        };
+        destination.map(Leads::ToObject)
     }
 
     fn by_name(
