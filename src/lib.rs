@@ -26,7 +26,11 @@ pub mod object;
 #[cfg(feature = "server")]
 pub mod runtime;
 #[cfg(feature = "server")]
+pub mod listen;
+#[cfg(feature = "server")]
 pub mod rpc;
+#[cfg(feature = "server")]
+pub mod gateway;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]

@@ -153,10 +153,9 @@ fn damage_is_told_by_naming_the_file() {
             std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
         }
     }
-    for args in [
-        &["serve", "--listen", "127.0.0.1:0", "--data", &data][..],
-        &["verify", "--data", &data],
-    ] {
+    for args in
+        [&["serve", "--listen", "127.0.0.1:0", "--data", &data][..], &["verify", "--data", &data]]
+    {
         let (status, out, errors) = run(args);
         assert!(status == 1 && (out + &errors).contains("store-0"), "{args:?}: {errors}");
     }

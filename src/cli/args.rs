@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::input::Data;
+use crate::config::HttpAddress;
 use crate::id::ObjectId;
 use crate::stub::Address;
 
@@ -82,6 +83,10 @@ pub struct Serve {
     /// Stores nothing on disk: what objects store is gone with the server
     #[arg(long)]
     pub in_memory: bool,
+    /// Where to serve HTTP: HOST:PORT, unix:PATH, or `none`; may be repeated [default: 127.0.0.1:7480, where
+    /// nothing says where to listen]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Vec<HttpAddress>,
     /// How many threads run objects [default: one for each core]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -247,13 +252,15 @@ Examples:
 Exit status: 0 done; 1 the object failed or answered 4xx or 5xx; 2 bad usage; 3 could not be reached.";
 
 const SERVE_EXAMPLES: &str = "\
-Prints one line `listening rpc=ADDR` when it is ready. SIGTERM or ctrl-c stops it once the calls under
+Prints one line `listening rpc=ADDR http=ADDR` when it is ready. SIGTERM or ctrl-c stops it once the calls under
 way are answered; a second one stops it at once.
 
 Examples:
   stubborn serve
   stubborn serve --data /var/lib/stubborn
   stubborn serve --in-memory --listen 127.0.0.1:0 --threads 4
+  stubborn serve --http 127.0.0.1:8080
+  stubborn serve --http none
   stubborn serve --listen 127.0.0.1:7400 --listen unix:/run/stubborn.sock
   stubborn serve --config stubborn.toml";
 

@@ -15,7 +15,7 @@ mod streams;
 mod tests;
 mod typed;
 
-pub use classes::{DEMO, DemoClass, namespaces};
+pub use classes::{DEMO, DemoClass, expose, namespaces};
 pub use counter::Counter;
 pub use kv::Kv;
 pub use probe::Probe;

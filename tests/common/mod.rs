@@ -89,6 +89,12 @@ impl Server {
         Self { process, address, ready }
     }
 
+    /// Returns the first address at which it serves HTTP.
+    pub(crate) fn http(&self) -> &str {
+        let first = self.ready.split_whitespace().find_map(|word| word.strip_prefix("http="));
+        first.unwrap_or_else(|| panic!("no address of HTTP in {:?}", self.ready))
+    }
+
     /// Prepares a command that speaks to it.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = stubborn(args);
