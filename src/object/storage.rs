@@ -330,7 +330,11 @@ impl Storage {
     pub async fn transaction<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let section = self.section()?;
         section.entered().await;
-        let open = Open::begin(self.inner()?)?;
+        let inner = self.inner()?;
+        // What was written before is no part of it: what `work` says, and may wait for an answer to, waits for
+        // that alone.
+        inner.flush()?;
+        let open = Open::begin(inner)?;
         let value = section.run(work).await?;
         open.commit()?;
         Ok(value)
