@@ -73,14 +73,14 @@ impl Probe {
                 storage.delete_all()?;
                 respond::text("deleted")
             }
-            "/txn" => stored::transaction(&storage, query).await?,
+            "/txn" => stored::transaction(&storage, request, query).await?,
             "/sync" => {
                 storage.sync().await?;
                 respond::text("synced")
             }
             "/bookmark" => stored::bookmark(&storage, query)?,
             "/restore" => stored::restore(&self.state, query).await?,
-            "/sql" => sql::run(&self.state, request).await?,
+            "/sql" => sql::answer(&storage.sql(), request).await?,
             "/alarm" => self.alarms.set(query)?,
             "/alarms" => self.alarms.fired(query).await?,
             "/throw" => Err(Error::failed(query.text("message").unwrap_or("thrown")))?,
@@ -217,7 +217,8 @@ const PATHS: &str = r#"/echo                           the request as JSON
 /list?prefix=&limit=            [key, value] as JSON; &start= &start_after= &end= &reverse
 /delete?key=                    deletes keys; answers how many there were
 /delete-all                     deletes everything
-/txn?key=&value=&fail=TEXT      stores in a transaction that fails; &await_ms=N keeps it open
+/txn?key=&value=&fail=TEXT      stores, and runs a body as /sql does, in a transaction that fails;
+                                &await_ms=N keeps it open
 /sync                           answers when everything is durable
 /sql                            runs the body, {"sql": "", "bindings": []}; bytes are {"hex": ""}
 /bookmark                       a bookmark of now; &at_ms=N of then

@@ -8,21 +8,28 @@ use super::query::{Complaint, Refused};
 use super::reflect::hex;
 use crate::error::Result;
 use crate::message::{Request, Response, response as respond};
-use crate::object::State;
+use crate::object::Sql;
 use crate::storage::sql::bindings::Values;
 use crate::storage::sql::value::Value;
 
 /// What is asked: statements, and the bindings of the last one, by number or by name.
+#[derive(Debug)]
+pub struct Statement {
+    text: String,
+    values: Values,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Statement {
+struct Asked {
     sql: String,
     #[serde(default)]
     bindings: Json,
 }
 
-#[derive(Serialize)]
-struct Outcome {
+/// What came of them.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
     columns: Vec<String>,
     rows: Vec<Vec<Json>>,
     rows_read: u64,
@@ -34,21 +41,42 @@ struct Outcome {
 ///
 /// # Errors
 /// Where the body is no statement; what SQL says of it.
-pub async fn run(state: &State, request: Request) -> Result<Response, Refused> {
-    let body = request.into_body().bytes_limited(BODY_BYTES_MAX).await?;
-    let Statement { sql: text, bindings } = serde_json::from_slice(&body)
-        .map_err(|error| format!("the body is not {{\"sql\": …, \"bindings\": …}}: {error}"))?;
-    let values = values(bindings)?;
-    let sql = state.storage().sql();
-    let mut cursor = sql.exec(&text, values)?;
-    let rows = cursor.by_ref().map(|row| row.into_values().into_iter().map(to_json).collect());
-    Ok(respond::json(&Outcome {
-        rows: rows.collect(),
-        columns: cursor.column_names().to_vec(),
-        rows_read: cursor.rows_read(),
-        rows_written: cursor.rows_written(),
-        database_bytes: sql.size_bytes()?,
-    })?)
+pub async fn answer(sql: &Sql, request: Request) -> Result<Response, Refused> {
+    let statement = Statement::of(request).await?;
+    let statement = statement.ok_or_else(|| "the body has no statement".to_owned())?;
+    Ok(respond::json(&statement.run(sql)?)?)
+}
+
+impl Statement {
+    /// Reads the body of a request; none where it has none.
+    ///
+    /// # Errors
+    /// Where the body was cut short, or is no statement.
+    pub async fn of(request: Request) -> Result<Option<Self>, Refused> {
+        let body = request.into_body().bytes_limited(BODY_BYTES_MAX).await?;
+        if body.is_empty() {
+            return Ok(None);
+        }
+        let Asked { sql: text, bindings } = serde_json::from_slice(&body)
+            .map_err(|error| format!("the body is not {{\"sql\": …, \"bindings\": …}}: {error}"))?;
+        Ok(Some(Self { text, values: values(bindings)? }))
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// What SQL says of it.
+    pub fn run(self, sql: &Sql) -> Result<Outcome> {
+        let mut cursor = sql.exec(&self.text, self.values)?;
+        let rows = cursor.by_ref().map(|row| row.into_values().into_iter().map(to_json).collect());
+        Ok(Outcome {
+            rows: rows.collect(),
+            columns: cursor.column_names().to_vec(),
+            rows_read: cursor.rows_read(),
+            rows_written: cursor.rows_written(),
+            database_bytes: sql.size_bytes()?,
+        })
+    }
 }
 
 fn values(bindings: Json) -> Result<Values, Complaint> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::query::{Query, Refused};
+use super::sql::Statement;
 use crate::error::{Error, Result};
 use crate::message::{Request, Response, response as respond};
 use crate::object::{Bookmark, List, State, Storage};
@@ -86,16 +87,25 @@ pub fn delete(storage: &Storage, query: &Query) -> Result<Response, Refused> {
     Ok(respond::text(existed.to_string()))
 }
 
-/// Stores each `?value=` by its `?key=` in a transaction, which then stays open for `?await_ms=`, and then fails
-/// with the message `?fail=`, where there is one. Answers how many were stored.
+/// Stores each `?value=` by its `?key=` in a transaction and runs the body's SQL, where there is one. The
+/// transaction then stays open for `?await_ms=`, and then fails with the message `?fail=`, where there is one.
+/// Answers how many values were stored.
 ///
 /// # Errors
 /// Those of the query and the storage, and the one that was asked for.
-pub async fn transaction(storage: &Storage, query: &Query) -> Result<Response, Refused> {
+pub async fn transaction(
+    storage: &Storage,
+    request: Request,
+    query: &Query,
+) -> Result<Response, Refused> {
     let pairs = query.pairs("key", "value")?;
     let await_ms = query.number("await_ms")?;
+    let statement = Statement::of(request).await?;
     let work = async {
         pairs.iter().try_for_each(|(key, value)| storage.put(key, value))?;
+        if let Some(statement) = statement {
+            statement.run(&storage.sql())?;
+        }
         if let Some(ms) = await_ms {
             tokio::time::sleep(Duration::from_millis(ms)).await;
         }

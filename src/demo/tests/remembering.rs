@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{check, json_of, request, send, served, served_by};
 use crate::error::{Error, Kind};
 use crate::storage::memory::Memory;
-use crate::{Client, Server};
+use crate::{Client, DurableObject, Env, Request, Response, Result, Server, State, respond};
 
 const PROBE: (&str, &str) = ("PROBE", "tested");
 
@@ -158,6 +158,17 @@ fn a_transaction_that_fails_leaves_nothing_and_lets_nobody_in_while_it_is_open()
             assert_eq!(second.into_body().text().await.unwrap(), list, "{open}");
         }
         check_probe(&client, &[("/log", 200, "[\"alive\"]")]).await;
+        for (path, count) in [("/txn?key=d&value=1&fail=no", None), ("/txn?key=d&value=1", Some(1))]
+        {
+            let body = json!({"sql": "CREATE TABLE t (a); INSERT INTO t VALUES (1)"}).to_string();
+            let outcome = send(&client, PROBE, request("POST", path, &body)).await;
+            assert_eq!(outcome.is_ok(), count.is_some(), "{path}");
+            let found = "SELECT count(*) FROM sqlite_schema";
+            let found = sql(&client, json!({"sql": found})).await;
+            assert_eq!(found["rows"], json!([[count.unwrap_or(0)]]), "{path}");
+            let value = send(&client, PROBE, request("GET", "/get?key=d", "")).await.unwrap();
+            assert_eq!(value.status() == 200, count.is_some(), "{path}");
+        }
     });
 }
 
@@ -219,7 +230,8 @@ fn a_probe_runs_sql_and_answers_in_json() {
         let bytes = read["database_bytes"].as_u64().unwrap();
         assert!(bytes >= 4_096 && bytes % 4_096 == 0, "{bytes}");
         for (body, complaint) in [
-            ("", "the body is not"),
+            ("", "no statement"),
+            ("{", "the body is not"),
             (r#"{"sql": "SELECT 1", "binding": []}"#, "`binding`"),
             (r#"{"sql": "SELECT ?", "bindings": 1}"#, "bindings 1"),
             (r#"{"sql": "SELECT ?", "bindings": [[]]}"#, "[]"),
@@ -266,5 +278,48 @@ fn a_probe_goes_back_to_a_bookmark_and_undoes_it() {
         assert_eq!((error.remote, error.reset), (true, false), "{error}");
         assert!(error.message.contains("no history is kept"), "{error}");
         assert_eq!(json_of(&client, PROBE, "/list").await, json!([]));
+    });
+}
+
+/// Writes in one turn by every call that writes.
+struct Writer(State);
+
+impl DurableObject for Writer {
+    async fn new(state: State, _env: Env) -> Result<Self> {
+        Ok(Self(state))
+    }
+
+    async fn fetch(&self, _request: Request) -> Result<Response> {
+        let storage = self.0.storage();
+        storage.put("a", &1)?;
+        storage.put_many(&[("b", 1), ("c", 1)])?;
+        storage.delete_many(&["b"])?;
+        storage.transaction_sync(|| storage.put("d", &1))?;
+        storage.sql().exec("CREATE TABLE t (a)", ())?;
+        storage.set_alarm(u64::MAX)?;
+        Ok(respond::text("written"))
+    }
+}
+
+/// Transactions that wait for nothing used to hand over what was written before them.
+#[test]
+fn what_is_written_with_no_wait_between_is_one_batch() {
+    let store = Memory::held();
+    let builder = Server::builder().namespace::<Writer>("WRITER").store(Arc::new(store.clone()));
+    served_by(builder, async |client| {
+        let id = client.namespace("WRITER").new_unique_id().await.unwrap();
+        let mut waits = Box::pin(client.namespace("WRITER").get(id).fetch("http://do/"));
+        while store.waiting() == 0 {
+            assert!((&mut waits).now_or_never().is_none(), "it was answered before it is durable");
+            tokio::task::yield_now().await;
+        }
+        // An object without a name writes nothing: its answer says that there was time for another batch.
+        let other = client.namespace("PROBE").new_unique_id().await.unwrap();
+        let slept = client.namespace("PROBE").get(other).fetch("http://do/sleep?ms=5");
+        slept.await.unwrap();
+        assert_eq!(store.waiting(), 1);
+        store.commit(1);
+        assert_eq!(waits.await.unwrap().status(), 200);
+        store.commit(store.waiting());
     });
 }
