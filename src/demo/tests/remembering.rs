@@ -256,17 +256,23 @@ fn a_probe_goes_back_to_a_bookmark_and_undoes_it() {
     let history = Some(Duration::from_secs(3_600));
     served_by(Server::builder().history(history), async |client| {
         check_probe(&client, &[("/put?key=a&value=1", 200, "1")]).await;
+        sql(&client, json!({"sql": "CREATE TABLE t (a); INSERT INTO t VALUES (1)"})).await;
+        let rows_of =
+            async || sql(&client, json!({"sql": "SELECT a FROM t"})).await["rows"].clone();
         let bookmark = text_of(&client, "/bookmark").await;
+        sql(&client, json!({"sql": "INSERT INTO t VALUES (2)"})).await;
         let rows = [("/put?key=a&value=2", 200, "1"), ("/put?key=b&value=2", 200, "1")];
         check_probe(&client, &rows).await;
         let error = error_of(&client, &format!("/restore?to={bookmark}")).await;
         assert_eq!((error.remote, error.reset), (true, true), "{error}");
         let undo = error.message.rsplit(' ').next().unwrap().to_owned();
         check_probe(&client, &[("/list", 200, r#"[["a","1"]]"#)]).await;
+        assert_eq!(rows_of().await, json!([[1]]));
         let stay = text_of(&client, &format!("/restore?to={undo}&stay")).await;
         check_probe(&client, &[("/list", 200, r#"[["a","1"]]"#)]).await;
         assert!(error_of(&client, "/abort").await.reset);
         check_probe(&client, &[("/list", 200, r#"[["a","2"],["b","2"]]"#)]).await;
+        assert_eq!(rows_of().await, json!([[1], [2]]));
         error_of(&client, &format!("/restore?to={stay}")).await;
         check_probe(&client, &[("/list", 200, r#"[["a","1"]]"#)]).await;
         check_probe(&client, &[("/restore?to=x", 400, "\"x\" is no bookmark")]).await;
