@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** they use what every author has, and nothing of the runtime's.
 
+mod alarms;
 mod classes;
 mod counter;
 mod kv;
@@ -10,6 +11,8 @@ mod probe;
 mod query;
 mod reflect;
 mod room;
+mod sql;
+mod stored;
 mod streams;
 #[cfg(test)]
 mod tests;

@@ -1,51 +1,42 @@
 //! `ROOM`: messages that people leave each other.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::query::{Complaint, Query, bad_request, not_allowed};
 use crate::error::{Kind, Result};
 use crate::message::{Request, Response, response as respond};
-use crate::object::{DurableObject, Env, State};
+use crate::object::{DurableObject, Env, List, State, Storage};
 
 /// Messages. `POST /` appends the body, `?from=` somebody; `GET /` answers the last ones, a line of JSON
 /// each: `?limit=` of them, or the first ones `?after=` a number.
 ///
-/// It remembers the last thousand.
+/// It remembers the last thousand, each by the key `message/` and its number.
 #[derive(Debug)]
 pub struct Room {
-    history: RefCell<History>,
+    storage: Storage,
 }
 
-#[derive(Debug, Default)]
-struct History {
-    messages: VecDeque<Message>,
-    count: u64,
-}
-
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Message {
     number: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<String>,
     text: String,
 }
 
 impl DurableObject for Room {
-    async fn new(_state: State, _env: Env) -> Result<Self> {
-        Ok(Self { history: RefCell::default() })
+    async fn new(state: State, _env: Env) -> Result<Self> {
+        Ok(Self { storage: state.storage() })
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
         let query = Query::of(&request);
         match *request.method() {
             _ if request.uri().path() != "/" => respond::status(404, "a room has only the path /"),
-            Method::GET | Method::HEAD => match self.read(&query) {
-                Ok(messages) => lines(&messages),
+            Method::GET | Method::HEAD => match Wanted::of(&query) {
+                Ok(wanted) => lines(&self.read(wanted)?),
                 Err(complaint) => bad_request(complaint),
             },
             Method::POST => self.write(request, query.text("from")).await,
@@ -54,18 +45,32 @@ impl DurableObject for Room {
     }
 }
 
-impl Room {
-    fn read(&self, query: &Query) -> Result<Vec<Message>, Complaint> {
+/// Which messages a reader wants.
+struct Wanted {
+    limit: usize,
+    after: Option<u64>,
+}
+
+impl Wanted {
+    fn of(query: &Query) -> Result<Self, Complaint> {
         let limit = query.number("limit")?.unwrap_or(LISTED);
-        let history = self.history.borrow();
-        let messages = history.messages.iter();
-        Ok(match query.number::<u64>("after")? {
+        Ok(Self { limit, after: query.number("after")? })
+    }
+}
+
+impl Room {
+    fn read(&self, Wanted { limit, after }: Wanted) -> Result<Vec<Message>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let list = List::prefix(MESSAGE).limit(limit);
+        let list = match after {
             // From where the reader is, so that one who comes back misses nothing.
-            Some(after) => {
-                messages.filter(|message| message.number > after).take(limit).cloned().collect()
-            }
-            None => messages.skip(history.messages.len().saturating_sub(limit)).cloned().collect(),
-        })
+            Some(after) => list.start_after(key(after)),
+            None => list.reverse(),
+        };
+        let messages = self.storage.list(&list)?.into_iter().map(|(_, message)| message);
+        Ok(if after.is_some() { messages.collect() } else { messages.rev().collect() })
     }
 
     async fn write(&self, request: Request, from: Option<&str>) -> Result<Response> {
@@ -78,19 +83,22 @@ impl Room {
         let Ok(text) = String::from_utf8(bytes.into()) else {
             return bad_request("the message is not utf-8 text");
         };
-        let message = {
-            let mut history = self.history.borrow_mut();
-            history.count += 1;
-            let from = from.map(str::to_owned);
-            let message = Message { number: history.count, from, text };
-            history.messages.push_back(message.clone());
-            if history.messages.len() > HISTORY_MAX {
-                history.messages.pop_front();
-            }
-            message
-        };
+        // Nothing waits from here on: no two messages get one number, and no message is there without its
+        // oldest having gone.
+        let last = self.read(Wanted { limit: 1, after: None })?.pop();
+        let number = last.map_or(0, |last| last.number) + 1;
+        let message = Message { number, from: from.map(str::to_owned), text };
+        self.storage.put(&key(number), &message)?;
+        if let Some(oldest) = number.checked_sub(HISTORY_MAX) {
+            self.storage.delete(&key(oldest))?;
+        }
         lines(&[message])
     }
+}
+
+/// Returns the key of a message. Keys order as numbers do.
+fn key(number: u64) -> String {
+    format!("{MESSAGE}{number:020}")
 }
 
 fn lines(messages: &[Message]) -> Result<Response> {
@@ -105,8 +113,9 @@ fn lines(messages: &[Message]) -> Result<Response> {
     Ok(response)
 }
 
+const MESSAGE: &str = "message/";
 /// How many messages a room remembers.
-const HISTORY_MAX: usize = 1_000;
+const HISTORY_MAX: u64 = 1_000;
 /// How many it shows where nothing is asked for.
 const LISTED: usize = 100;
 const TEXT_BYTES_MAX: usize = 16 << 10;

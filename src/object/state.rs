@@ -48,6 +48,9 @@ pub trait Control {
     /// Runs `task` beside the handlers and keeps the object in memory until it ends.
     fn wait_until(&self, task: LocalBoxFuture<'static, ()>);
 
+    /// Returns the milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+
     /// How long a critical section may take.
     fn critical_section_timeout(&self) -> std::time::Duration;
 }
@@ -98,6 +101,19 @@ impl State {
     /// Returns the object's storage.
     pub fn storage(&self) -> Storage {
         Storage::new(self.control.clone())
+    }
+
+    /// Returns the milliseconds since 1970, by the clock that alarms go by. It may jump as the machine's clock
+    /// is set; a test can drive it ([`ServerBuilder::clock`](crate::ServerBuilder::clock)).
+    ///
+    /// ```
+    /// # use stubborn::{Result, State};
+    /// fn remind_in_an_hour(state: &State) -> Result<()> {
+    ///     state.storage().set_alarm(state.now_ms() + 3_600_000)
+    /// }
+    /// ```
+    pub fn now_ms(&self) -> u64 {
+        self.control.now_ms()
     }
 
     /// Runs `section` while nothing else of the object runs, and returns its result: no other event enters, and

@@ -124,6 +124,13 @@ impl List {
 }
 
 /// A point in the history of an object's storage. Prints and parses as text that orders as time does.
+///
+/// ```
+/// let text = "0000019a0f3b2c1d";
+/// assert_eq!(text.parse::<stubborn::Bookmark>()?.to_string(), text);
+/// assert!(["1d", "+000019a0f3b2c1d"].iter().all(|text| text.parse::<stubborn::Bookmark>().is_err()));
+/// # Ok::<_, stubborn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bookmark(u64);
 
@@ -138,8 +145,11 @@ impl std::str::FromStr for Bookmark {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong =
-            |_| Error::invalid_request(format!("{text:?} is no bookmark: it has 16 hex digits"));
-        u64::from_str_radix(text, 16).map(Self).map_err(wrong)
+            || Error::invalid_request(format!("{text:?} is no bookmark: it has 16 hex digits"));
+        if text.len() != 16 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| wrong())
     }
 }
 
@@ -330,7 +340,11 @@ impl Storage {
     pub async fn transaction<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let section = self.section()?;
         section.entered().await;
-        let open = Open::begin(self.inner()?)?;
+        let inner = self.inner()?;
+        // What was written before is no part of it: what `work` says, and may wait for an answer to, waits for
+        // that alone.
+        inner.flush()?;
+        let open = Open::begin(inner)?;
         let value = section.run(work).await?;
         open.commit()?;
         Ok(value)

@@ -17,6 +17,7 @@ use super::interior::Interior;
 use super::lane::Lane;
 use super::registry::Key;
 use super::shard::Shard;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::gate::{Outbox, Section};
 use crate::object::{Control, Identity};
@@ -373,6 +374,7 @@ pub struct Inside {
     pub container: Weak<Container>,
     pub interior: Rc<Interior>,
     pub identity: Identity,
+    pub clock: Clock,
     pub critical_section_timeout: Duration,
 }
 
@@ -417,6 +419,10 @@ impl Control for Inside {
             container.tasks.borrow_mut().push(task);
             container.wake();
         }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.unix_ms()
     }
 
     fn critical_section_timeout(&self) -> Duration {

@@ -219,10 +219,6 @@ impl ObjectStorage {
     /// # Errors
     /// Why the storage is broken.
     pub fn begin(&self) -> Result<()> {
-        // What was written before it is not part of it: what is said inside waits for that alone.
-        if self.usable()?.pending.depth() == 0 {
-            self.flush()?;
-        }
         let sql = self.usable()?.sql.clone();
         if let Some(sql) = sql {
             self.of_sql(&sql, sql.savepoint())?;
