@@ -370,7 +370,7 @@ impl Storage {
     /// enters the object meanwhile. (What the object says waits for its writes by itself.)
     ///
     /// # Errors
-    /// Why it never will be; the object is then reset.
+    /// Why it never will be; the object is then reset. *failed* inside a transaction.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.

@@ -269,13 +269,16 @@ impl ObjectStorage {
     /// Waits until everything that was written so far is durable.
     ///
     /// # Errors
-    /// Why it never will be.
+    /// Why it never will be; *failed* inside a transaction, which has to end first.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub fn synced(&self) -> impl Future<Output = Result<()>> + use<> {
         let (told, outcome) = oneshot::channel();
-        if let Err(error) = self.flush() {
+        if self.state.borrow().pending.depth() > 0 {
+            let text = "what a transaction writes is not stored before it ends: sync behind it";
+            let _ = told.send(Err(Error::failed(text)));
+        } else if let Err(error) = self.flush() {
             let _ = told.send(Err(error));
         } else {
             let mut state = self.state.borrow_mut();
