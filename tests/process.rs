@@ -4,6 +4,8 @@
 #![cfg(test)]
 
 mod common;
+#[path = "process/stored.rs"]
+mod stored;
 
 use std::io::{Read, Write};
 

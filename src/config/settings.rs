@@ -258,7 +258,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             let listen = listen.iter().map(|address| address.parse().unwrap()).collect();
             let http = http.iter().map(|address| address.parse().unwrap()).collect();
-            let flags = Flags { config: Some(path.clone()), listen, http, threads: None };
+            let flags = Flags { config: Some(path.clone()), listen, http, ..Flags::default() };
             let settings = Settings::load(flags).unwrap();
             std::fs::remove_file(path).unwrap();
             settings.http.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")

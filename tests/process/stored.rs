@@ -1,11 +1,6 @@
 //! The real program on a data directory: what is stored survives, can be looked at, copied and checked.
 
-// So that lints know all of this for tests, helpers included.
-#![cfg(test)]
-
-mod common;
-
-use common::{Folder, Server, stubborn, told};
+use crate::common::{Folder, Server, stubborn, told};
 
 /// Starts a server on the data directory `data`.
 fn serve(data: &str) -> Server {
