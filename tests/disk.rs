@@ -7,13 +7,15 @@
 
 #[path = "disk/child.rs"]
 mod child;
+#[path = "disk/shim.rs"]
+mod shim;
 
 use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
 
 use child::{rows_of, written};
+use shim::shim;
 use stubborn::storage::sqlite::verify;
 
 /// Acknowledged batches that a process gets through before its disk loses power.
@@ -154,20 +156,6 @@ impl Run {
         std::fs::remove_dir_all(&self.scratch).unwrap();
         (self.told, kept)
     }
-}
-
-/// Compiles the shim, once.
-fn shim() -> &'static Path {
-    static SHIM: OnceLock<PathBuf> = OnceLock::new();
-    SHIM.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/disk.c");
-        let name = format!("disk-{}.so", std::process::id());
-        let shim = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let mut gcc = Command::new("gcc");
-        gcc.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&shim).arg(source).arg("-lpthread");
-        assert!(gcc.status().expect("gcc is there").success(), "the shim compiles");
-        shim
-    })
 }
 
 fn unique() -> u64 {

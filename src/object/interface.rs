@@ -103,7 +103,8 @@ impl TypedCall {
         let Self { interface, method, params, results } = self;
         let params = IncomingParams::of(outbox, params);
         let slot = Rc::new(RefCell::new(None));
-        let held = HeldResults { held: Some(Held::new(results, limits)), slot: slot.clone() };
+        let held = Some(Held::new(results, limits, outbox.clone()));
+        let held = HeldResults { held, slot: slot.clone() };
         let results = Results::new(Box::new(held));
         let answer = (dispatch.0)(interface, method, Params::new(params), results);
         let completion = async move {
@@ -124,20 +125,25 @@ impl TypedCall {
 struct Held {
     message: capnp::message::Builder<capnp::message::HeapAllocator>,
     references: Vec<Option<Box<dyn ClientHook>>>,
-    onward: Box<dyn ResultsHook>,
+    onward: Rc<RefCell<Box<dyn ResultsHook>>>,
+    /// Whether they were copied onward, so that calls on them may be made before the handler returns. Copied
+    /// again, capnp would panic over the references that it would have to clear.
+    handed_out: bool,
+    outbox: Rc<Outbox>,
     bytes_max: usize,
     patience: Duration,
 }
 
 impl Held {
-    fn new(onward: Box<dyn ResultsHook>, limits: &Limits) -> Self {
+    fn new(onward: Box<dyn ResultsHook>, limits: &Limits, outbox: Rc<Outbox>) -> Self {
         /// What a message holds beside its results.
         const ENVELOPE_BYTES: usize = 4 << 10;
         let bytes_max = limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES);
         let allocator = capnp::message::HeapAllocator::new().first_segment_words(32);
         let message = capnp::message::Builder::new(allocator);
         let patience = limits.settle_timeout;
-        Self { message, references: Vec::new(), onward, bytes_max, patience }
+        let (references, onward) = (Vec::new(), Rc::new(RefCell::new(onward)));
+        Self { message, references, onward, handed_out: false, outbox, bytes_max, patience }
     }
 
     fn copy_onward(&mut self) -> capnp::Result<()> {
@@ -148,11 +154,31 @@ impl Held {
         }
         let mut root: any_pointer::Reader<'_> = self.message.get_root_as_reader()?;
         root.imbue(&self.references);
-        self.onward.get()?.set_as(root)
+        self.onward.borrow_mut().get()?.set_as(root)
+    }
+
+    /// Has calls on the results be made once what was written before is durable.
+    fn hand_out(&mut self) -> capnp::Result<()> {
+        if self.handed_out {
+            return Ok(());
+        }
+        self.copy_onward()?;
+        self.handed_out = true;
+        let onward = self.onward.clone();
+        self.outbox.send(move |verdict| {
+            if verdict.is_ok() {
+                // Where it can't be, the calls are made when the handler returns.
+                let _ = onward.borrow_mut().set_pipeline();
+            }
+        });
+        Ok(())
     }
 
     /// Waits until every reference in the results is settled, then hands the results on.
     async fn settle(mut self) -> capnp::Result<()> {
+        if self.handed_out {
+            return Ok(());
+        }
         let patience = self.patience;
         let deadline = tokio::time::Instant::now() + patience;
         for reference in self.references.iter_mut().flatten() {
@@ -207,9 +233,7 @@ impl ResultsHook for HeldResults {
     }
 
     fn set_pipeline(&mut self) -> capnp::Result<()> {
-        let Some(held) = &mut self.held else { return Ok(()) };
-        held.copy_onward()?;
-        held.onward.set_pipeline()
+        self.held.as_mut().map_or(Ok(()), Held::hand_out)
     }
 
     fn allow_cancellation(&self) {}

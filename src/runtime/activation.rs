@@ -112,6 +112,8 @@ impl Activation {
             }
             Stage::Stopping(future) => {
                 let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+                // What the hook waits for may wait for what it wrote.
+                self.flush();
                 match polled {
                     Ok(Poll::Pending) => Turn::Wait,
                     Ok(Poll::Ready(())) => {

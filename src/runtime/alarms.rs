@@ -7,7 +7,7 @@
 //! **Invariant:** an alarm that could not be handled, because its object was reset or not reached, rings again.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{Bound, ControlFlow};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use super::shard::Shard;
 use crate::error::{Error, Kind, Result};
 use crate::schedule::{Failure, Horizon, RETRIES_MAX, Tries, Window};
 use crate::storage::engine::{Batch, Change, Order};
-use crate::storage::record::Record;
+use crate::storage::record::{Alarm, Record};
 use crate::storage::row::{Key, KeyRange, ObjectKey, Table};
 
 /// Alarms of a shard in memory.
@@ -40,16 +40,19 @@ pub struct Alarms {
     window: RefCell<Window<ObjectKey>>,
     /// Those that ring, and when they are due again where that is known.
     ringing: RefCell<HashMap<ObjectKey, Option<u64>>>,
-    /// Tries that ended with the object's reset.
-    resets: RefCell<HashMap<ObjectKey, Tries>>,
+    /// Tries that ended with the object's reset, and when the next one is.
+    resets: RefCell<HashMap<ObjectKey, (Tries, u64)>>,
+    /// Those of `resets` that wait, by time. Where they are stored they were due long ago: the window would never
+    /// load them again.
+    retries: RefCell<BTreeSet<(u64, ObjectKey)>>,
     changed: Notify,
 }
 
 impl Default for Alarms {
     fn default() -> Self {
-        let (ringing, resets) = Default::default();
+        let (ringing, resets, retries) = Default::default();
         let window = RefCell::new(Window::new(WINDOW));
-        Self { window, ringing, resets, changed: Notify::new() }
+        Self { window, ringing, resets, retries, changed: Notify::new() }
     }
 }
 
@@ -60,17 +63,51 @@ impl Alarms {
             *again = due_ms;
             return;
         }
-        let mut window = self.window.borrow_mut();
-        let next = window.next_due();
-        window.set(object, due_ms);
-        if window.next_due() != next {
+        let next = self.next_due();
+        self.forget_resets(&object);
+        self.window.borrow_mut().set(object, due_ms);
+        if self.next_due() != next {
             self.changed.notify_one();
         }
     }
 
+    /// Has an alarm whose object was reset ring again.
+    fn retry(&self, object: ObjectKey, tries: Tries, at_ms: u64) {
+        self.forget_resets(&object);
+        self.resets.borrow_mut().insert(object, (tries, at_ms));
+        self.retries.borrow_mut().insert((at_ms, object));
+    }
+
+    fn forget_resets(&self, object: &ObjectKey) {
+        if let Some((_, at_ms)) = self.resets.borrow_mut().remove(object) {
+            self.retries.borrow_mut().remove(&(at_ms, *object));
+        }
+    }
+
+    /// Returns the tries of an alarm that ended with its object's reset.
+    fn reset_tries(&self, object: &ObjectKey) -> Tries {
+        self.resets.borrow().get(object).map(|(tries, _)| *tries).unwrap_or_default()
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        let retry = self.retries.borrow().first().map(|(at_ms, _)| *at_ms);
+        self.window.borrow().next_due().into_iter().chain(retry).min()
+    }
+
+    /// Takes the earliest that is due at `now`.
+    fn take_due(&self, now: u64) -> Option<ObjectKey> {
+        let due = self.next_due().filter(|due| *due <= now)?;
+        let mut retries = self.retries.borrow_mut();
+        if retries.first().is_some_and(|(at_ms, _)| *at_ms == due) {
+            return retries.pop_first().map(|(_, object)| object);
+        }
+        drop(retries);
+        self.window.borrow_mut().take_due(now).map(|(_, object)| object)
+    }
+
     /// Returns how many alarms are in memory.
     pub fn in_memory(&self) -> usize {
-        self.window.borrow().len() + self.ringing.borrow().len()
+        self.window.borrow().len() + self.ringing.borrow().len() + self.retries.borrow().len()
     }
 }
 
@@ -115,8 +152,11 @@ fn load(shard: &Rc<Shard>) -> Result<()> {
         shard.storages().store().scan(&range, Order::Ascending, &mut |key, _| {
             let known = key.due_ms().zip(key.object_key());
             let ours = known.filter(|(_, object)| shard.rings(object));
-            let idle = ours.filter(|(_, object)| !alarms.ringing.borrow().contains_key(object));
-            loaded.extend(idle);
+            let is_known = |object: &ObjectKey| {
+                let rings = alarms.ringing.borrow().contains_key(object);
+                rings || alarms.resets.borrow().contains_key(object)
+            };
+            loaded.extend(ours.filter(|(_, object)| !is_known(object)));
             if loaded.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         alarms.window.borrow_mut().loaded(loaded);
@@ -128,9 +168,9 @@ fn ring_due(shard: &Rc<Shard>, ringings: &mut Ringings) {
     let alarms = shard.alarms();
     let now = shard.storages().rules().clock.unix_ms();
     while ringings.len() < RINGING_MAX && shard.refusal().is_none() {
-        let Some((_, object)) = alarms.window.borrow_mut().take_due(now) else { return };
+        let Some(object) = alarms.take_due(now) else { return };
         alarms.ringing.borrow_mut().insert(object, None);
-        let tries = alarms.resets.borrow().get(&object).copied().unwrap_or_default();
+        let tries = alarms.reset_tries(&object);
         let (reply, told) = oneshot::channel();
         match shard.key_of(&object) {
             Some(key) => {
@@ -148,7 +188,7 @@ fn ring_due(shard: &Rc<Shard>, ringings: &mut Ringings) {
 fn delay(shard: &Shard) -> Duration {
     let now = shard.storages().rules().clock.unix_ms();
     let is_full = shard.alarms().ringing.borrow().len() >= RINGING_MAX;
-    let due = shard.alarms().window.borrow().next_due().filter(|_| !is_full);
+    let due = shard.alarms().next_due().filter(|_| !is_full);
     let delay = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
     delay.map_or(LOOK_AGAIN_AFTER, |delay| delay.clamp(Duration::from_millis(1), LOOK_AGAIN_AFTER))
 }
@@ -159,16 +199,22 @@ impl Shard {
         let alarms = self.alarms();
         let again = alarms.ringing.borrow_mut().remove(&object).flatten();
         let Err(error) = outcome else {
-            alarms.resets.borrow_mut().remove(&object);
             // What it is due at next its storage has told meanwhile.
             return alarms.set(object, again);
         };
-        let tries = alarms.resets.borrow().get(&object).copied().unwrap_or_default();
+        let tries = alarms.reset_tries(&object);
         let is_theirs = error.remote || error.kind == Kind::Timeout;
         let failure = if is_theirs { Failure::Counted } else { Failure::Uncounted };
         let now = self.storages().rules().clock.unix_ms();
         tracing::warn!(object = %object.id, %error, "an alarm was not handled");
-        let known = self.stored_tries(&object);
+        let stored = self.stored_alarm(&object);
+        if let Ok(stored) = stored
+            && stored.is_none_or(|stored| stored.due_ms > now)
+        {
+            // It was cleared, or set anew, before the object was reset.
+            return alarms.set(object, stored.map(|stored| stored.due_ms));
+        }
+        let known = stored.ok().flatten().map(|stored| stored.tries()).unwrap_or_default();
         let tries = if tries.counted + tries.backoff < known.counted + known.backoff {
             known
         } else {
@@ -176,20 +222,28 @@ impl Shard {
         };
         match tries.after(failure, self.entropy().number()) {
             Some((tries, delay)) => {
-                alarms.resets.borrow_mut().insert(object, tries);
                 let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                alarms.set(object, Some(now.saturating_add(delay).saturating_add(1)));
+                alarms.retry(object, tries, now.saturating_add(delay).saturating_add(1));
             }
             None => {
-                alarms.resets.borrow_mut().remove(&object);
+                alarms.forget_resets(&object);
                 self.give_up(object);
             }
         }
     }
 
-    fn stored_tries(&self, object: &ObjectKey) -> Tries {
-        let record = self.record(object).ok().flatten();
-        record.and_then(|record| record.alarm).map(|alarm| alarm.tries()).unwrap_or_default()
+    /// Reads when the alarm of an object is due, whose change to it may have failed.
+    pub(super) fn read_alarm(&self, object: ObjectKey) {
+        match self.stored_alarm(&object) {
+            // It waits for its turn already.
+            Ok(_) if self.alarms().resets.borrow().contains_key(&object) => {}
+            Ok(stored) => self.alarms().set(object, stored.map(|stored| stored.due_ms)),
+            Err(error) => tracing::error!(object = %object.id, %error, "its alarm can't be read"),
+        }
+    }
+
+    fn stored_alarm(&self, object: &ObjectKey) -> Result<Option<Alarm>> {
+        Ok(self.record(object)?.and_then(|record| record.alarm))
     }
 
     /// Clears the alarm of an object whose handler, or constructor, has failed too often.

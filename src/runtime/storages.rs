@@ -140,7 +140,11 @@ impl Storages {
             let Some(shard) = shard.upgrade() else { return };
             let storages = shard.storages();
             storages.store.take_done(&mut done);
-            done.drain(..).for_each(|done| storages.tell(done));
+            for done in done.drain(..) {
+                if let Some(failed) = storages.tell(done) {
+                    shard.read_alarm(failed);
+                }
+            }
         }
     }
 
@@ -149,12 +153,14 @@ impl Storages {
         self.wake.clone()
     }
 
-    fn tell(&self, done: Done) {
-        let live = {
+    /// Tells what became of a batch; returns the object where it has failed.
+    fn tell(&self, done: Done) -> Option<ObjectKey> {
+        let (live, failed) = {
             let mut open = self.open.borrow_mut();
-            let Some(entry) = open.get_mut(&done.session) else { return };
+            let entry = open.get_mut(&done.session)?;
+            let failed = done.outcome.is_err().then_some(entry.session.object);
             entry.told = done.ticket;
-            match &entry.live {
+            let live = match &entry.live {
                 Some((storage, container)) => Some((storage.clone(), container.clone())),
                 None => {
                     if entry.told >= entry.session.submitted() {
@@ -164,16 +170,18 @@ impl Storages {
                     }
                     None
                 }
-            }
+            };
+            (live, failed)
         };
-        let Some((storage, container)) = live else { return };
+        let Some((storage, container)) = live else { return failed };
         let failure = storage.done(done);
-        let Some(container) = container.upgrade() else { return };
+        let Some(container) = container.upgrade() else { return failed };
         if let Some(error) = failure {
             let text = format!("what the object wrote could not be stored: {}", error.message);
             container.break_with(Error { message: text, ..error });
         }
         container.wake_if_settled();
+        failed
     }
 
     fn one_settled(&self, object: ObjectKey) {

@@ -312,7 +312,16 @@ impl ObjectStorage {
         if !state.has_changes() || state.pending.depth() > 0 {
             return Ok(());
         }
-        let (batch, alarm) = self.batch(&mut state)?;
+        let (batch, alarm) = match self.batch(&mut state) {
+            Ok(made) => made,
+            Err(error) => {
+                // What was to be written is lost, so the object can't go on.
+                drop(state);
+                self.break_with(&error);
+                self.surroundings.written();
+                return Err(error);
+            }
+        };
         let submitted = self.store.submit(&self.session, batch);
         self.pages_hidden.set(false);
         if let Submitted::Durable(ticket) = submitted {

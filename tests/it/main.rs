@@ -3,6 +3,7 @@
 // So that lints know all of this for tests, helpers included.
 #![cfg(test)]
 
+mod alarms;
 mod bodies;
 mod bounds;
 mod breakage;
@@ -10,6 +11,7 @@ mod cancel;
 mod contract;
 mod control;
 mod fetch;
+mod gates;
 mod hostile;
 mod http;
 mod http_hostile;

@@ -56,7 +56,16 @@ impl ObjectStorage {
             Some(_) => None,
             None => state.record.alarm.filter(|alarm| alarm.due_ms <= now),
         };
-        let Some(alarm) = alarm.filter(|_| state.ringing.is_none()) else { return Ok(None) };
+        let Some(alarm) = alarm.filter(|_| state.ringing.is_none()) else {
+            let is_known = state.ringing.is_some() || state.pending.alarm().is_some();
+            let later = state.record.alarm.filter(|_| !is_known);
+            drop(state);
+            if let Some(later) = later {
+                // Whoever rang did not know when it is due.
+                self.surroundings.alarm_changed(Some(later.due_ms));
+            }
+            return Ok(None);
+        };
         if tries.counted > RETRIES_MAX {
             drop(state);
             self.set_alarm(None, Confirm::Yes)?;

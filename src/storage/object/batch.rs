@@ -41,7 +41,8 @@ impl ObjectStorage {
                 None => Change::Delete(row),
             });
         }
-        let changed = alarm.filter(|alarm| *alarm != before.alarm || state.ringing.is_some());
+        // Set to what it was, it is told too: it may be what has just rung.
+        let changed = alarm;
         if let Some(alarm) = alarm {
             state.alarm_replaced = state.ringing.is_some();
             self.replace_alarm(state, alarm, &mut batch);

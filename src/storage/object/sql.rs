@@ -62,7 +62,8 @@ impl ObjectStorage {
     ) -> Result<T> {
         let sql = self.sql()?;
         let was_dirty = sql.is_dirty();
-        let worked = self.of_sql(&sql, work(&sql))?;
+        // Of several statements, those before one that failed have happened.
+        let worked = self.of_sql(&sql, work(&sql));
         // Inside a transaction it is known at its end.
         if sql.is_dirty() && self.usable()?.pending.depth() == 0 {
             if confirm == Confirm::Yes {
@@ -72,7 +73,7 @@ impl ObjectStorage {
                 self.surroundings.written();
             }
         }
-        Ok(worked)
+        worked
     }
 
     fn sql(&self) -> Result<Rc<Database>> {

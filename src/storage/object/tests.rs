@@ -11,9 +11,9 @@ use super::*;
 use crate::entropy::Entropy;
 use crate::id::ObjectId;
 use crate::schedule::{Failure, Tries};
-use crate::storage::engine::{Engine, Order};
+use crate::storage::engine::{Batch, Engine, Order, Visit};
 use crate::storage::memory::Memory;
-use crate::storage::row::{ObjectKey, Space};
+use crate::storage::row::{KeyRange, ObjectKey, Space};
 use crate::storage::{Span, value};
 
 const OBJECT: ObjectKey = ObjectKey { space: Space(0), id: ObjectId::from_bytes([7; 32]) };
@@ -282,7 +282,8 @@ async fn an_alarm_rings_when_due_is_not_set_meanwhile_and_is_over_when_handled()
     live.storage.rang(Ok(()), 0).unwrap();
     live.turn();
     assert_eq!(live.record().unwrap().alarm, None);
-    assert_eq!(*live.alarms.borrow(), [Some(1_000_500), None]);
+    // The second is for who rang too early.
+    assert_eq!(*live.alarms.borrow(), [Some(1_000_500), Some(1_000_500), None]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -486,4 +487,93 @@ async fn play(seed: u64) {
             assert_eq!(rows, [[count.into()]], "seed {seed}, step {step}");
         }
     }
+}
+
+/// It was told to nobody, and rang at the next start of the server only.
+#[tokio::test(start_paused = true)]
+async fn an_alarm_set_to_the_time_that_has_just_rung_is_told() {
+    let mut world = World::new(Memory::new());
+    let live = world.start();
+    live.storage.set_alarm(Some(1), Confirm::Yes).unwrap();
+    live.turn();
+    live.storage.ring(Tries::default()).unwrap().unwrap();
+    live.alarms.borrow_mut().clear();
+    live.storage.rang(Ok(()), 0).unwrap();
+    // In the same turn, by another event.
+    live.storage.set_alarm(Some(1), Confirm::Yes).unwrap();
+    live.turn();
+    assert_eq!(*live.alarms.borrow(), [Some(1)]);
+}
+
+/// Whoever rang took it for over.
+#[tokio::test(start_paused = true)]
+async fn who_rings_too_early_is_told_when_the_alarm_is_due() {
+    let mut world = World::new(Memory::new());
+    let live = world.start();
+    let at = world.clock.unix_ms() + 5_000;
+    live.storage.set_alarm(Some(at), Confirm::Yes).unwrap();
+    live.turn();
+    live.alarms.borrow_mut().clear();
+    assert_eq!(live.storage.ring(Tries::default()).unwrap(), None);
+    assert_eq!(*live.alarms.borrow(), [Some(at)]);
+}
+
+/// A store that can't be scanned once it was told so.
+struct Unreadable(Rc<dyn Store>, Cell<bool>);
+
+impl Store for Unreadable {
+    fn get(&self, key: &Key) -> Result<Option<Bytes>> {
+        self.0.get(key)
+    }
+
+    fn scan(&self, range: &KeyRange, order: Order, visit: Visit<'_>) -> Result<()> {
+        if self.1.get() {
+            return Err(Error::failed("the disk can't be read"));
+        }
+        self.0.scan(range, order, visit)
+    }
+
+    fn submit(&self, session: &Arc<Session>, batch: Batch) -> Submitted {
+        self.0.submit(session, batch)
+    }
+
+    fn take_done(&self, done: &mut Vec<Done>) {
+        self.0.take_done(done);
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.0.backlog_bytes()
+    }
+}
+
+/// They were lost, and the object went on: a later batch let out what had waited for them.
+#[test]
+fn writes_that_cannot_become_a_batch_break_the_storage() {
+    let engine = Memory::new();
+    let lease = engine.acquire(&[OBJECT.shard()]).unwrap()[0];
+    let inner: Rc<dyn Store> = Rc::from(engine.store(Arc::new(|| ())).unwrap());
+    let store = Rc::new(Unreadable(inner, Cell::new(false)));
+    let rules = Rules {
+        clock: Clock::starting_at(1_000_000),
+        retention: None,
+        transaction_bytes_max: 64 << 20,
+        sql: limits::Limits::default(),
+    };
+    let (session, outbox) = (Session::new(1, OBJECT, lease), Rc::new(Outbox::default()));
+    let around = Box::new(Heard(Rc::default()));
+    let storage =
+        ObjectStorage::open(store.clone(), session, outbox.clone(), Rc::new(rules), around)
+            .unwrap();
+    storage.set(b"a", Some(Bytes::from_static(b"1")), Confirm::Yes).unwrap();
+    storage.flush().unwrap();
+    store.1.set(true);
+    // Whether anything is left has to be read.
+    storage.set(b"a", None, Confirm::Yes).unwrap();
+    let text = "the disk can't be read";
+    assert_eq!(storage.begin().unwrap_err().message, text);
+    store.1.set(false);
+    let later = storage.set(b"b", Some(Bytes::from_static(b"2")), Confirm::Yes);
+    assert_eq!(later.unwrap_err().message, text);
+    assert_eq!(storage.flush().unwrap_err().message, text);
+    assert!(!outbox.is_open(), "what waited for the lost write does not leave");
 }
