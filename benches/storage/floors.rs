@@ -175,7 +175,7 @@ fn log(dir: &Path, in_flight: usize, lasts: Duration) -> Result<Sample> {
 /// Makes the file of an object; from then on each of its commits is synced.
 fn object_file(dir: &Path, number: usize) -> Result<Connection> {
     let path = dir.join(format!("object-{number}.db"));
-    let sql = "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
+    let sql = "PRAGMA synchronous = OFF; PRAGMA journal_mode = WAL;
         CREATE TABLE kv (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
         INSERT INTO kv VALUES ('value', 0); PRAGMA synchronous = FULL;";
     let opened = Connection::open(path).and_then(|connection| {

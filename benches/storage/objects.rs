@@ -191,7 +191,7 @@ impl Server {
         let address = process.hear()?;
         let ready = begun.elapsed();
         let namespace = Client::connect(&address).await?.namespace(class::NAMESPACE);
-        let first = namespace.get_by_name("object-0").fetch(http::Request::new("")).await?;
+        let first = namespace.get_by_name("object-0").fetch(request(http::Method::GET)).await?;
         drop(first.into_body().text().await?);
         let answered = begun.elapsed();
         println!(
@@ -242,7 +242,7 @@ async fn open(server: &Server, args: &Args, how: &str, count: usize) -> Result<(
         let stub = server.namespace.get_by_name(&format!("object-{number}"));
         for latencies in [&mut first, &mut second] {
             let begun = Instant::now();
-            let response = stub.fetch(http::Request::new("")).await?;
+            let response = stub.fetch(request(http::Method::GET)).await?;
             let sum = response.into_body().text().await?;
             latencies.push(nanoseconds(begun.elapsed()));
             if sum != number.to_string() {
@@ -287,14 +287,19 @@ async fn bring(
     let one = || async {
         loop {
             let Some(number) = numbers.borrow_mut().next() else { return Ok::<_, Error>(()) };
-            let mut request = http::Request::new("");
-            *request.method_mut() = method.clone();
             let stub = server.namespace.get_by_name(&format!("{prefix}{number}"));
-            drop(stub.fetch(request).await?.into_body().text().await?);
+            drop(stub.fetch(request(method.clone())).await?.into_body().text().await?);
         }
     };
     futures::future::try_join_all((0..32).map(|_| one())).await?;
     Ok(())
+}
+
+fn request(method: http::Method) -> http::Request<&'static str> {
+    let mut request = http::Request::new("");
+    *request.method_mut() = method;
+    *request.uri_mut() = http::Uri::from_static("http://do/");
+    request
 }
 
 fn report(what: &str, mut latencies: Vec<u32>, goal_ms: Option<f64>) {

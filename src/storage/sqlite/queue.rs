@@ -67,8 +67,11 @@ impl Queue {
             _ => {}
         }
         waiting.works.push_back(work);
+        let is_first = waiting.works.len() == 1;
+        // Who wakes up needs the lock.
+        drop(waiting);
         // Only an empty queue has somebody waiting for it.
-        if waiting.works.len() == 1 {
+        if is_first {
             self.filled.notify_one();
         }
         Ok(())
