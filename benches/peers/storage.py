@@ -125,10 +125,10 @@ class Http:
         until_served(port)
 
     def measure(self, objects, connections, seconds):
-        wrk(self.port, objects, connections, 1)  # makes the objects
+        wrk(self.port, objects, connections, seconds)  # makes the objects
         before = cpu(self.process.pid)
         sample = wrk(self.port, objects, connections, seconds)
-        sample["cpu_us"] = (cpu(self.process.pid) - before) / (sample["per_s"] * seconds)
+        sample["cpu_us"] = (cpu(self.process.pid) - before) / max(1, sample["per_s"] * seconds)
         return sample
 
     def stop(self):

@@ -72,7 +72,7 @@ impl Committer {
     /// Writes what comes until the queue is closed and empty; then tidies the file.
     pub fn run(mut self) {
         let ended = Ended(self.queue.clone());
-        while let Some(group) = self.queue.take(&self.pace) {
+        while let Some(group) = self.queue.take(&mut self.pace) {
             match group {
                 Group::Batches(batches) => self.commit(batches),
                 Group::Control(control) => self.control(control),

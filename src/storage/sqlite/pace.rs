@@ -16,6 +16,8 @@ pub(super) struct Pace {
     sync: Duration,
     /// How many batches were written with the last.
     batches: usize,
+    /// How many more times it is not worth to wait.
+    skipped: u32,
 }
 
 /// How long to wait for more.
@@ -40,12 +42,23 @@ impl Pace {
         self.sync = if self.sync.is_zero() { sync } else { (self.sync * 7 + sync) / 8 };
     }
 
+    /// Notes that a wait ended while more was still coming: those who come back take longer than is worth it.
+    pub fn gave_up(&mut self) {
+        self.skipped = SKIPPED;
+    }
+
     /// Returns how long to wait for more, where that is worth it. `is_waiting`: whether something came during the
     /// last sync.
-    pub fn gather(&self, is_waiting: bool) -> Option<Gather> {
+    pub fn gather(&mut self, is_waiting: bool) -> Option<Gather> {
         let is_alone = self.batches <= 1 && !is_waiting;
-        (!is_alone && self.sync >= SYNC_MIN)
-            .then(|| Gather { quiet: self.sync / 16, most: self.sync / 2 })
+        if is_alone || self.sync < SYNC_MIN {
+            return None;
+        }
+        if self.skipped > 0 {
+            self.skipped -= 1;
+            return None;
+        }
+        Some(Gather { quiet: self.sync / 16, most: self.sync / 2 })
     }
 }
 
@@ -53,6 +66,8 @@ impl Pace {
 const SYNC_MIN: Duration = Duration::from_micros(400);
 /// What a sync counts at most.
 const SYNC_MAX: Duration = Duration::from_millis(50);
+/// How many syncs follow one another at once after a wait that was not worth it.
+const SKIPPED: u32 = 32;
 
 #[cfg(test)]
 mod tests {
@@ -70,6 +85,11 @@ mod tests {
         assert_eq!(pace.gather(true), gather);
         pace.written(2);
         assert_eq!(pace.gather(false), gather);
+        pace.gave_up();
+        for _ in 0..SKIPPED {
+            assert_eq!(pace.gather(true), None, "the last wait was in vain");
+        }
+        assert_eq!(pace.gather(true), gather, "it may be otherwise by now");
         for _ in 0..64 {
             pace.synced(ms(8) / 100);
         }

@@ -78,12 +78,12 @@ impl Queue {
     }
 
     /// Waits for what is to be written next, and a moment for more; none when the queue is closed and empty.
-    pub fn take(&self, pace: &Pace) -> Option<Group> {
+    pub fn take(&self, pace: &mut Pace) -> Option<Group> {
         let mut waiting = self.lock();
         let gather = pace.gather(!waiting.works.is_empty());
         loop {
             if let Some(gather) = gather.filter(|_| !waiting.works.is_empty()) {
-                waiting = self.gather(waiting, gather);
+                waiting = self.gather(waiting, gather, pace);
             }
             if let Some(group) = waiting.group() {
                 return Some(group);
@@ -101,6 +101,7 @@ impl Queue {
         &self,
         mut waiting: MutexGuard<'a, Waiting>,
         gather: Gather,
+        pace: &mut Pace,
     ) -> MutexGuard<'a, Waiting> {
         let clock = Clock::system();
         let begun = clock.now();
@@ -108,8 +109,11 @@ impl Queue {
         while waiting.works.len() > known
             && waiting.works.len() < GROUP_BATCHES_MAX
             && !waiting.closing
-            && clock.now() - begun < gather.most
         {
+            if clock.now() - begun >= gather.most {
+                pace.gave_up();
+                break;
+            }
             known = waiting.works.len();
             let woken = self.filled.wait_timeout(waiting, gather.quiet);
             (waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
