@@ -196,16 +196,17 @@ static ssize_t do_write(int fd, const void *from, size_t bytes, off_t at, int ha
     pthread_once(&once, start);
     struct node *node = fd >= 0 && fd < FDS ? of_fd[fd] : NULL;
     if (node && fault_is("enospc")) return errno = ENOSPC, -1;
-    if (node) pthread_mutex_lock(&lock);
-    if (node && !has_at) {
+    int noted = node && mirror[0]; // otherwise writes go on beside each other
+    if (noted) pthread_mutex_lock(&lock);
+    if (noted && !has_at) {
         int flags = syscall(SYS_fcntl, fd, F_GETFL);
         at = syscall(SYS_lseek, fd, (off_t)0, flags & O_APPEND ? SEEK_END : SEEK_CUR);
     }
     ssize_t done = has_at ? syscall(SYS_pwrite64, fd, from, bytes, at)
                           : syscall(SYS_write, fd, from, bytes);
     int error = errno;
-    if (node && done > 0) written(fd, node, at, done);
-    if (node) pthread_mutex_unlock(&lock);
+    if (noted && done > 0) written(fd, node, at, done);
+    if (noted) pthread_mutex_unlock(&lock);
     return errno = error, done;
 }
 // Makes the names in the mirror those in the directory. Holds the lock.

@@ -15,8 +15,10 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::checkpoint::{LOG_PAGES, LOG_PAGES_MAX, Requests};
 use super::fault::{self, Context as _};
 use super::file;
+use super::pace::Pace;
 use super::queue::{self, Control, Group, Queue, Submission};
 use super::rows;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::storage::engine::{Lease, fenced, session_failed};
 use crate::storage::row::{Space, VIRTUAL_SHARDS};
@@ -36,6 +38,8 @@ pub(super) struct Committer {
     asked_at: u32,
     /// How many failed transactions were sealed.
     seals: u64,
+    /// Whether it waits for more before it writes.
+    pace: Pace,
 }
 
 impl Committer {
@@ -50,14 +54,25 @@ impl Committer {
         let epochs = read_epochs(&connection, &path)?;
         let log_pages = Arc::new(AtomicU32::new(0));
         watch_log(&mut connection, &log_pages).about(&path)?;
-        let (asked_at, seals) = Default::default();
-        Ok(Self { index, path, connection, queue, checkpoints, epochs, log_pages, asked_at, seals })
+        let (asked_at, seals, pace) = Default::default();
+        Ok(Self {
+            index,
+            path,
+            connection,
+            queue,
+            checkpoints,
+            epochs,
+            log_pages,
+            asked_at,
+            seals,
+            pace,
+        })
     }
 
     /// Writes what comes until the queue is closed and empty; then tidies the file.
     pub fn run(mut self) {
         let ended = Ended(self.queue.clone());
-        while let Some(group) = self.queue.take() {
+        while let Some(group) = self.queue.take(&mut self.pace) {
             match group {
                 Group::Batches(batches) => self.commit(batches),
                 Group::Control(control) => self.control(control),
@@ -85,10 +100,12 @@ impl Committer {
             Ok(())
         } else {
             let mut changes = written.by_ref().flat_map(|submission| submission.batch.changes());
-            self.transaction(|connection| {
+            let act = |connection: &Connection| {
                 changes.try_for_each(|change| rows::write(connection, change))
-            })
+            };
+            self.transaction(act)
         };
+        self.pace.written(group.len());
         if let Err(error) = outcome {
             if fault::is_of_a_statement(&error) && !alone {
                 // One of them can't be written: the others must not suffer from it.
@@ -123,7 +140,7 @@ impl Committer {
         let run = |sql| self.connection.prepare_cached(sql)?.execute([]).map(drop);
         let result = run("BEGIN IMMEDIATE").and_then(|()| act(&self.connection));
         match result {
-            Ok(result) => match run("COMMIT") {
+            Ok(result) => match self.commit_transaction() {
                 Ok(()) => Ok(result),
                 Err(error) => {
                     self.roll_back();
@@ -136,6 +153,15 @@ impl Committer {
                 Err(error)
             }
         }
+    }
+
+    fn commit_transaction(&mut self) -> rusqlite::Result<()> {
+        let clock = Clock::system();
+        let begun = clock.now();
+        let committed =
+            self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        self.pace.synced(clock.now() - begun);
+        committed.map(drop)
     }
 
     fn roll_back(&mut self) {

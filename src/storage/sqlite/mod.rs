@@ -16,6 +16,7 @@ mod directory;
 mod fault;
 mod file;
 mod meta;
+mod pace;
 mod queue;
 mod read_only;
 mod reader;

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::pace::{Gather, Pace};
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::storage::engine::{Batch, Done, Lease, Session, Ticket};
 use crate::storage::row::Space;
@@ -65,17 +67,24 @@ impl Queue {
             _ => {}
         }
         waiting.works.push_back(work);
+        let is_first = waiting.works.len() == 1;
+        // Who wakes up needs the lock.
+        drop(waiting);
         // Only an empty queue has somebody waiting for it.
-        if waiting.works.len() == 1 {
+        if is_first {
             self.filled.notify_one();
         }
         Ok(())
     }
 
-    /// Waits for what is to be written next; none when the queue is closed and empty.
-    pub fn take(&self) -> Option<Group> {
+    /// Waits for what is to be written next, and a moment for more; none when the queue is closed and empty.
+    pub fn take(&self, pace: &mut Pace) -> Option<Group> {
         let mut waiting = self.lock();
+        let gather = pace.gather(!waiting.works.is_empty());
         loop {
+            if let Some(gather) = gather.filter(|_| !waiting.works.is_empty()) {
+                waiting = self.gather(waiting, gather, pace);
+            }
             if let Some(group) = waiting.group() {
                 return Some(group);
             }
@@ -85,6 +94,31 @@ impl Queue {
             }
             waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Waits for more than what there is.
+    fn gather<'a>(
+        &self,
+        mut waiting: MutexGuard<'a, Waiting>,
+        gather: Gather,
+        pace: &mut Pace,
+    ) -> MutexGuard<'a, Waiting> {
+        let clock = Clock::system();
+        let begun = clock.now();
+        let mut known = 0;
+        while waiting.works.len() > known
+            && waiting.works.len() < GROUP_BATCHES_MAX
+            && !waiting.closing
+        {
+            if clock.now() - begun >= gather.most {
+                pace.gave_up();
+                break;
+            }
+            known = waiting.works.len();
+            let woken = self.filled.wait_timeout(waiting, gather.quiet);
+            (waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting
     }
 
     /// Refuses what is put in from now on. What waits is still written.
