@@ -5,6 +5,7 @@ mod durable_object;
 mod env;
 mod interface;
 mod signal;
+mod socket;
 mod state;
 mod storage;
 
@@ -13,5 +14,9 @@ pub use durable_object::{AlarmInfo, DurableObject};
 pub use env::{Directory, Env};
 pub use interface::{Dispatch, Interface, TypedCall, TypedOutcome, behind, typed_failure};
 pub use signal::{RequestExt, Signal};
+pub use socket::{
+    ATTACHMENT_BYTES_MAX, AUTO_RESPONSE_BYTES_MAX, Accepted, SOCKETS_MAX, Socket, TAG_CHARS_MAX,
+    TAGS_MAX,
+};
 pub use state::{Control, Identity, State};
 pub use storage::{Bookmark, List, Storage};

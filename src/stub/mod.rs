@@ -8,6 +8,7 @@ mod namespace;
 mod ordered;
 mod reference;
 mod retry;
+pub mod sockets;
 pub mod transfer;
 pub mod wire;
 
@@ -15,5 +16,5 @@ pub use address::Address;
 pub use client::{Client, Link};
 pub use namespace::{Namespace, NamespaceInfo, ObjectInfo, Page, Target};
 pub use ordered::capability;
-pub use reference::{Fetch, Referent, Stub};
+pub use reference::{Fetch, Opening, Referent, Stub};
 pub use retry::Retry;

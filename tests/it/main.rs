@@ -13,4 +13,5 @@ mod fetch;
 mod hostile;
 mod latency;
 mod order;
+mod sockets;
 mod support;
