@@ -4,7 +4,7 @@
 //! fragment, and is within the limits; everything that is wrong with one is told before it is sent.
 //! **Invariant:** a response that passed [`normalize`] has no body where HTTP knows none.
 
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use crate::body::Body;
 use crate::error::{Error, Result};
@@ -122,6 +122,26 @@ pub fn is_upgrade(request: &Request) -> bool {
     protocols.filter_map(|value| value.to_str().ok()).any(|value| {
         value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
     })
+}
+
+/// Has `request` ask for a WebSocket.
+pub fn ask_web_socket(request: &mut Request) {
+    request.headers_mut().insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// Takes the WebSocket that `response` opens.
+///
+/// # Errors
+/// *failed*, naming the status, where it opens none.
+pub fn opened(mut response: Response) -> Result<(Response, WebSocket)> {
+    match response.take_web_socket() {
+        Some(end) => Ok((response, end)),
+        None => Err(Error::failed(format!(
+            "the object answered with status {}, and no WebSocket",
+            response.status()
+        ))
+        .with_delivered(true)),
+    }
 }
 
 /// What a response has beyond what [`http::Response`] holds.

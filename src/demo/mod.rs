@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** they use what every author has, and nothing of the runtime's.
 
+mod chat;
 mod classes;
 mod counter;
 mod kv;

@@ -1,71 +1,99 @@
 //! `ROOM`: messages that people leave each other.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::chat::{self, Chat, Visit};
 use super::query::{Complaint, Query, bad_request, not_allowed};
 use crate::error::{Kind, Result};
 use crate::message::{Request, Response, response as respond};
-use crate::object::{DurableObject, Env, State};
+use crate::object::{DurableObject, Env, List, Socket, State, Storage};
+use crate::socket::{self, Closed};
 
 /// Messages. `POST /` appends the body, `?from=` somebody; `GET /` answers the last ones, a line of JSON
-/// each: `?limit=` of them, or the first ones `?after=` a number.
+/// each: `?limit=` of them, or the first ones `?after=` a number. A browser gets a page to talk on; a WebSocket,
+/// `?from=` somebody, hears the same messages, then all that follow, and says what it sends.
 ///
-/// It remembers the last thousand.
+/// It remembers the last thousand, each by the key `message/` and its number.
 #[derive(Debug)]
 pub struct Room {
-    history: RefCell<History>,
+    storage: Storage,
+    chat: Chat,
 }
 
-#[derive(Debug, Default)]
-struct History {
-    messages: VecDeque<Message>,
-    count: u64,
-}
-
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Message {
     number: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<String>,
     text: String,
 }
 
 impl DurableObject for Room {
-    async fn new(_state: State, _env: Env) -> Result<Self> {
-        Ok(Self { history: RefCell::default() })
+    async fn new(state: State, _env: Env) -> Result<Self> {
+        Ok(Self { storage: state.storage(), chat: Chat::new(state)? })
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
         let query = Query::of(&request);
         match *request.method() {
             _ if request.uri().path() != "/" => respond::status(404, "a room has only the path /"),
-            Method::GET | Method::HEAD => match self.read(&query) {
-                Ok(messages) => lines(&messages),
+            _ if Visit::of(&request) == Visit::Page => Ok(chat::page()),
+            Method::GET | Method::HEAD => match Wanted::of(&query) {
+                Ok(wanted) if Visit::of(&request) == Visit::Join => {
+                    self.chat.join(query.text("from"), &self.read(wanted)?)
+                }
+                Ok(wanted) => lines(&self.read(wanted)?),
                 Err(complaint) => bad_request(complaint),
             },
             Method::POST => self.write(request, query.text("from")).await,
             _ => not_allowed(&request, "GET, HEAD, POST"),
         }
     }
+
+    async fn web_socket_message(&self, socket: &Socket, message: socket::Message) -> Result<()> {
+        match message.as_text() {
+            Some(text) if text.len() <= TEXT_BYTES_MAX => {
+                self.append(Chat::name(socket)?, text.to_owned()).map(drop)
+            }
+            Some(_) => Chat::refuse(socket, "a message has at most 16 KiB"),
+            None => Chat::refuse(socket, "a message is text"),
+        }
+    }
+
+    async fn web_socket_close(&self, _socket: &Socket, closed: Closed) -> Result<()> {
+        self.chat.left(closed);
+        Ok(())
+    }
+}
+
+/// Which messages a reader wants.
+struct Wanted {
+    limit: usize,
+    after: Option<u64>,
+}
+
+impl Wanted {
+    fn of(query: &Query) -> Result<Self, Complaint> {
+        let limit = query.number("limit")?.unwrap_or(LISTED);
+        Ok(Self { limit, after: query.number("after")? })
+    }
 }
 
 impl Room {
-    fn read(&self, query: &Query) -> Result<Vec<Message>, Complaint> {
-        let limit = query.number("limit")?.unwrap_or(LISTED);
-        let history = self.history.borrow();
-        let messages = history.messages.iter();
-        Ok(match query.number::<u64>("after")? {
+    fn read(&self, Wanted { limit, after }: Wanted) -> Result<Vec<Message>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let list = List::prefix(MESSAGE).limit(limit);
+        let list = match after {
             // From where the reader is, so that one who comes back misses nothing.
-            Some(after) => {
-                messages.filter(|message| message.number > after).take(limit).cloned().collect()
-            }
-            None => messages.skip(history.messages.len().saturating_sub(limit)).cloned().collect(),
-        })
+            Some(after) => list.start_after(key(after)),
+            None => list.reverse(),
+        };
+        let messages = self.storage.list(&list)?.into_iter().map(|(_, message)| message);
+        Ok(if after.is_some() { messages.collect() } else { messages.rev().collect() })
     }
 
     async fn write(&self, request: Request, from: Option<&str>) -> Result<Response> {
@@ -78,19 +106,28 @@ impl Room {
         let Ok(text) = String::from_utf8(bytes.into()) else {
             return bad_request("the message is not utf-8 text");
         };
-        let message = {
-            let mut history = self.history.borrow_mut();
-            history.count += 1;
-            let from = from.map(str::to_owned);
-            let message = Message { number: history.count, from, text };
-            history.messages.push_back(message.clone());
-            if history.messages.len() > HISTORY_MAX {
-                history.messages.pop_front();
-            }
-            message
-        };
-        lines(&[message])
+        lines(&[self.append(from.map(str::to_owned), text)?])
     }
+
+    /// Keeps a message, and tells it to everybody who is here.
+    fn append(&self, from: Option<String>, text: String) -> Result<Message> {
+        // Nothing waits here: no two messages get one number, and no message is there without its oldest having
+        // gone.
+        let last = self.read(Wanted { limit: 1, after: None })?.pop();
+        let number = last.map_or(0, |last| last.number) + 1;
+        let message = Message { number, from, text };
+        self.storage.put(&key(number), &message)?;
+        if let Some(oldest) = number.checked_sub(HISTORY_MAX) {
+            self.storage.delete(&key(oldest))?;
+        }
+        self.chat.tell(&message)?;
+        Ok(message)
+    }
+}
+
+/// Returns the key of a message. Keys order as numbers do.
+fn key(number: u64) -> String {
+    format!("{MESSAGE}{number:020}")
 }
 
 fn lines(messages: &[Message]) -> Result<Response> {
@@ -105,8 +142,9 @@ fn lines(messages: &[Message]) -> Result<Response> {
     Ok(response)
 }
 
+const MESSAGE: &str = "message/";
 /// How many messages a room remembers.
-const HISTORY_MAX: usize = 1_000;
+const HISTORY_MAX: u64 = 1_000;
 /// How many it shows where nothing is asked for.
 const LISTED: usize = 100;
 const TEXT_BYTES_MAX: usize = 16 << 10;

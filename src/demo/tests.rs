@@ -1,5 +1,7 @@
 //! Drives each class through a real server, as a client does.
 
+mod chat;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::num::NonZeroUsize;

@@ -64,7 +64,7 @@ impl Socket {
     /// *overloaded* where 4 MiB wait for a peer that does not read. Then nothing is sent.
     pub fn send(&self, message: impl Into<Message>) -> Result<()> {
         let message = message.into();
-        if self.accepted.closing.get() {
+        if self.accepted.closing.get() || self.accepted.ended.get() {
             return Err(socket::gone());
         }
         let bytes = message.len();
@@ -174,12 +174,14 @@ impl fmt::Debug for Socket {
 /// A hibernatable WebSocket, as it outlives the activations of its object.
 pub struct Accepted {
     id: u64,
-    tags: Box<[Box<str>]>,
+    tags: Box<[Rc<str>]>,
     attachment: RefCell<Option<Bytes>>,
     auto_responded_ms: Cell<Option<u64>>,
     end: RefCell<Option<WebSocket>>,
     /// The object has closed it.
     closing: Cell<bool>,
+    /// The object is told that the peer has ended it.
+    ended: Cell<bool>,
     /// An event of it is in line, or inside the object.
     busy: Cell<bool>,
     /// Whom to wake when there is something to take.
@@ -191,7 +193,7 @@ impl Accepted {
     pub(crate) fn new(
         id: u64,
         end: WebSocket,
-        tags: Box<[Box<str>]>,
+        tags: Box<[Rc<str>]>,
         waker: Waker,
         limits: &Limits,
     ) -> Rc<Self> {
@@ -206,6 +208,7 @@ impl Accepted {
             auto_responded_ms: Cell::new(None),
             end: RefCell::new(Some(end)),
             closing: Cell::new(false),
+            ended: Cell::new(false),
             busy: Cell::new(false),
             waker,
         })
@@ -216,13 +219,14 @@ impl Accepted {
         self.id
     }
 
-    pub(crate) fn has_tag(&self, tag: &str) -> bool {
-        self.tags.iter().any(|known| &**known == tag)
+    /// Returns its tags.
+    pub(crate) fn tags(&self) -> &[Rc<str>] {
+        &self.tags
     }
 
     pub(crate) fn is_open(&self) -> bool {
         let open = self.with(|end| Ok(!end.writer().is_ended()));
-        !self.closing.get() && open.unwrap_or(false)
+        !self.closing.get() && !self.ended.get() && open.unwrap_or(false)
     }
 
     /// Notes whether an event of it is under way; returns whether one was.
@@ -236,27 +240,27 @@ impl Accepted {
         matches!(ready, Ok(Poll::Ready(())))
     }
 
-    /// Answers the next message where it is `request`; returns whether it was.
-    pub(crate) fn auto_respond(&self, request: &str, response: &Text, now_ms: u64) -> bool {
-        let answered = self.with(|end| {
-            let answers = end.reader().take_text(request);
-            // A peer that does not read gets no more answers than it has room for.
-            if answers && end.writer().announce(response.len()).is_ok() {
-                end.writer().unannounce(response.len());
-                let _ = end.writer().push(Message::Text(response.clone()));
-            }
-            Ok(answers)
+    /// Takes the next message where it is `request`; returns whether it was.
+    pub(crate) fn take_text(&self, request: &str) -> bool {
+        self.with(|end| Ok(end.reader().take_text(request))).unwrap_or(false)
+    }
+
+    /// Sends `response` without the object, where the peer has room for it.
+    pub(crate) fn auto_respond(&self, response: Text, now_ms: u64) {
+        self.auto_responded_ms.set(Some(now_ms));
+        // A peer that does not read gets no more answers than it has room for.
+        let _ = self.with(|end| {
+            end.writer().announce(response.len())?;
+            end.writer().unannounce(response.len());
+            end.writer().push(Message::Text(response))
         });
-        let answered = answered.unwrap_or(false);
-        if answered {
-            self.auto_responded_ms.set(Some(now_ms));
-        }
-        answered
     }
 
     /// Takes what is next.
     pub(crate) fn take(&self) -> Option<Taken> {
-        self.with(|end| Ok(end.reader().try_take())).ok().flatten()
+        let taken = self.with(|end| Ok(end.reader().try_take())).ok().flatten();
+        self.ended.set(matches!(taken, Some(Taken::Ended(_))));
+        taken
     }
 
     /// Says that it goes away.
@@ -283,7 +287,7 @@ impl Accepted {
 }
 
 /// Checks the tags of a WebSocket.
-pub(crate) fn checked_tags(tags: &[&str]) -> Result<Box<[Box<str>]>> {
+pub(crate) fn checked_tags(tags: &[&str]) -> Result<Box<[Rc<str>]>> {
     let count = tags.len();
     if count > TAGS_MAX {
         return Err(Error::invalid_request(format!("{count} tags, of at most {TAGS_MAX}")));
@@ -293,7 +297,7 @@ pub(crate) fn checked_tags(tags: &[&str]) -> Result<Box<[Box<str>]>> {
         let text = format!("a tag of {chars} characters, of at most {TAG_CHARS_MAX}");
         return Err(Error::invalid_request(text));
     }
-    let mut distinct: Vec<Box<str>> = Vec::with_capacity(count);
+    let mut distinct: Vec<Rc<str>> = Vec::with_capacity(count);
     for tag in tags {
         if !distinct.iter().any(|known| &**known == *tag) {
             distinct.push((*tag).into());

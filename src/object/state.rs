@@ -54,10 +54,11 @@ pub trait Control {
     ///
     /// # Errors
     /// *overloaded* where the object has too many; *disconnected* where it has left memory.
-    fn accept(&self, end: WebSocket, tags: Box<[Box<str>]>) -> Result<Rc<Accepted>>;
+    fn accept(&self, end: WebSocket, tags: Box<[Rc<str>]>) -> Result<Rc<Accepted>>;
 
-    /// Returns the hibernatable WebSockets that are open, in the order in which they were accepted.
-    fn sockets(&self) -> Vec<Rc<Accepted>>;
+    /// Returns the hibernatable WebSockets that are open, or those that have `tag`, in the order in which they were
+    /// accepted.
+    fn sockets(&self, tag: Option<&str>) -> Vec<Rc<Accepted>>;
 
     /// Sets what is answered without the object.
     fn set_auto_response(&self, pair: Option<(Text, Text)>);
@@ -148,9 +149,8 @@ impl State {
     /// accepted.
     pub fn web_sockets(&self, tag: Option<&str>) -> Vec<Socket> {
         let outbox = self.control.outbox();
-        let sockets = self.control.sockets().into_iter();
-        let tagged = sockets.filter(|socket| tag.is_none_or(|tag| socket.has_tag(tag)));
-        tagged.map(|accepted| Socket::new(accepted, outbox.clone())).collect()
+        let sockets = self.control.sockets(tag).into_iter();
+        sockets.map(|accepted| Socket::new(accepted, outbox.clone())).collect()
     }
 
     /// Has every text message of a hibernatable WebSocket that is `request` be answered with `response`, without

@@ -449,7 +449,7 @@ impl Control for Inside {
         }
     }
 
-    fn accept(&self, end: WebSocket, tags: Box<[Box<str>]>) -> Result<Rc<Accepted>> {
+    fn accept(&self, end: WebSocket, tags: Box<[Rc<str>]>) -> Result<Rc<Accepted>> {
         let current = self.current().and_then(|container| Some((container.shard()?, container)));
         match current {
             Some((shard, container)) if !container.is_broken() => {
@@ -459,8 +459,8 @@ impl Control for Inside {
         }
     }
 
-    fn sockets(&self) -> Vec<Rc<Accepted>> {
-        self.current().map(|container| container.sockets().open()).unwrap_or_default()
+    fn sockets(&self, tag: Option<&str>) -> Vec<Rc<Accepted>> {
+        self.current().map(|container| container.sockets().open(tag)).unwrap_or_default()
     }
 
     fn set_auto_response(&self, pair: Option<(Text, Text)>) {

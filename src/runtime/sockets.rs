@@ -5,6 +5,7 @@
 //! **Invariant:** a container that breaks drops the ends of its WebSockets; eviction and hibernation keep them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
@@ -24,20 +25,56 @@ use crate::socket::{Text, WebSocket};
 /// The hibernatable WebSockets of one object.
 #[derive(Default)]
 pub struct ObjectSockets {
-    open: RefCell<BTreeMap<u64, Rc<Accepted>>>,
+    all: RefCell<ByNumber>,
+    tagged: RefCell<HashMap<Rc<str>, ByNumber>>,
     auto_response: RefCell<Option<(Text, Text)>>,
 }
+
+type ByNumber = BTreeMap<u64, Rc<Accepted>>;
 
 impl ObjectSockets {
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.open.borrow().is_empty()
+        self.all.borrow().is_empty()
     }
 
-    /// Returns those that are open, in the order in which they were accepted.
-    pub fn open(&self) -> Vec<Rc<Accepted>> {
-        let all = self.open.borrow();
-        all.values().filter(|accepted| accepted.is_open()).cloned().collect()
+    /// Returns those that are open, or those that have `tag`, in the order in which they were accepted.
+    pub fn open(&self, tag: Option<&str>) -> Vec<Rc<Accepted>> {
+        let open = |of: &ByNumber| {
+            of.values().filter(|accepted| accepted.is_open()).cloned().collect::<Vec<_>>()
+        };
+        match tag {
+            None => open(&self.all.borrow()),
+            Some(tag) => self.tagged.borrow().get(tag).map(open).unwrap_or_default(),
+        }
+    }
+
+    /// Returns the tags, each as the other WebSockets have it.
+    fn shared(&self, tags: Box<[Rc<str>]>) -> Box<[Rc<str>]> {
+        let tagged = self.tagged.borrow();
+        let shared = |tag| tagged.get_key_value(&tag).map_or(tag, |(known, _)| known.clone());
+        tags.into_iter().map(shared).collect()
+    }
+
+    fn insert(&self, accepted: &Rc<Accepted>) {
+        self.all.borrow_mut().insert(accepted.id(), accepted.clone());
+        let mut tagged = self.tagged.borrow_mut();
+        for tag in accepted.tags() {
+            tagged.entry(tag.clone()).or_default().insert(accepted.id(), accepted.clone());
+        }
+    }
+
+    fn remove(&self, accepted: &Accepted) {
+        self.all.borrow_mut().remove(&accepted.id());
+        let mut tagged = self.tagged.borrow_mut();
+        for tag in accepted.tags() {
+            if let Entry::Occupied(mut with_tag) = tagged.entry(tag.clone()) {
+                with_tag.get_mut().remove(&accepted.id());
+                if with_tag.get().is_empty() {
+                    with_tag.remove();
+                }
+            }
+        }
     }
 
     /// Sets what is answered without the object.
@@ -124,9 +161,9 @@ impl Container {
         self: &Rc<Self>,
         shard: &Rc<Shard>,
         end: WebSocket,
-        tags: Box<[Box<str>]>,
+        tags: Box<[Rc<str>]>,
     ) -> Result<Rc<Accepted>> {
-        if self.sockets().open.borrow().len() >= SOCKETS_MAX {
+        if self.sockets().all.borrow().len() >= SOCKETS_MAX {
             let text = format!("the object has {SOCKETS_MAX} WebSockets, the most it may");
             return Err(Error::overloaded(text));
         }
@@ -134,10 +171,11 @@ impl Container {
         let number = sockets.count.get() + 1;
         sockets.count.set(number);
         let waker = Waker::from(Arc::new(Ring { ear: sockets.ear.clone(), number }));
+        let tags = self.sockets().shared(tags);
         let accepted = Accepted::new(number, end, tags, waker, shard.limits());
         let place = Place { container: Rc::downgrade(self), accepted: accepted.clone() };
         sockets.places.borrow_mut().insert(number, place);
-        self.sockets().open.borrow_mut().insert(number, accepted.clone());
+        self.sockets().insert(&accepted);
         self.listen(&accepted);
         Ok(accepted)
     }
@@ -155,15 +193,28 @@ impl Container {
                 accepted.set_busy(false);
                 return;
             }
-            let now_ms = shard.storages().rules().clock.unix_ms();
-            let answers = |(request, response): &(Text, Text)| {
-                accepted.auto_respond(request, response, now_ms)
-            };
-            if !auto_response.as_ref().is_some_and(answers) {
-                return self.line_up(&shard, accepted);
+            match &auto_response {
+                Some((request, response)) if accepted.take_text(request) => {
+                    self.auto_respond(&shard, accepted, response.clone());
+                }
+                _ => return self.line_up(&shard, accepted),
             }
         }
         self.listen_again(accepted, Duration::ZERO);
+    }
+
+    /// Answers without the object, but behind what it has said.
+    fn auto_respond(&self, shard: &Shard, accepted: &Rc<Accepted>, response: Text) {
+        let now_ms = shard.storages().rules().clock.unix_ms();
+        let Some(interior) = self.interior() else {
+            return accepted.auto_respond(response, now_ms);
+        };
+        let accepted = accepted.clone();
+        interior.outbox.send(move |verdict| {
+            if verdict.is_ok() {
+                accepted.auto_respond(response, now_ms);
+            }
+        });
     }
 
     /// Puts an event of a WebSocket in line, and brings the object into memory where it is not.
@@ -197,7 +248,7 @@ impl Container {
 
     /// Drops a WebSocket that has ended.
     pub fn forget_socket(self: &Rc<Self>, accepted: &Accepted) {
-        self.sockets().open.borrow_mut().remove(&accepted.id());
+        self.sockets().remove(accepted);
         accepted.drop_end();
         let Some(shard) = self.shard() else { return };
         shard.sockets().places.borrow_mut().remove(&accepted.id());
@@ -208,7 +259,8 @@ impl Container {
 
     /// Drops all its WebSockets, because it is broken.
     pub fn drop_sockets(&self) {
-        let open = self.sockets().open.take();
+        let open = self.sockets().all.take();
+        drop(self.sockets().tagged.take());
         let shard = self.shard();
         for (number, accepted) in open {
             if let Some(shard) = &shard {
@@ -220,7 +272,7 @@ impl Container {
 
     /// Tells the peers of its WebSockets that the server goes away.
     pub fn close_sockets(&self, reason: &str) {
-        self.sockets().open.borrow().values().for_each(|accepted| accepted.go_away(reason));
+        self.sockets().all.borrow().values().for_each(|accepted| accepted.go_away(reason));
     }
 }
 

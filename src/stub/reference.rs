@@ -11,7 +11,6 @@ use std::time::Duration;
 use capnp::capability::{FromClientHook, Promise};
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared};
-use http::header::{HeaderValue, UPGRADE};
 
 use super::client::{Link, lost};
 use super::sockets::Asking;
@@ -21,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::{Outbox, leaving};
 use crate::id::ObjectId;
 use crate::limits::Limits;
-use crate::message::{self, IntoRequest, Request, Response, ResponseExt};
+use crate::message::{self, IntoRequest, Request, Response};
 use crate::redirect;
 use crate::socket::WebSocket;
 use crate::stubborn_capnp::{outcome, stub};
@@ -135,20 +134,10 @@ impl Stub {
     /// As `fetch`.
     pub fn web_socket(&self, request: impl IntoRequest) -> Opening {
         let asked = request.into_request().map(|mut request| {
-            let websocket = HeaderValue::from_static("websocket");
-            request.headers_mut().insert(UPGRADE, websocket);
+            message::ask_web_socket(&mut request);
             self.fetch(request)
         });
-        let opening = async move {
-            let mut response = asked?.await?;
-            match response.take_web_socket() {
-                Some(end) => Ok((response, end)),
-                None => Err(Error::failed(format!(
-                    "the object answered with status {}, and no WebSocket",
-                    response.status()
-                ))),
-            }
-        };
+        let opening = async move { message::opened(asked?.await?) };
         Opening(opening.boxed_local())
     }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 use stubborn::storage::memory::Memory;
 use stubborn::{Client, Error, Kind, Limits, Message};
 
+use stubborn::stubborn_capnp as wire;
+
 use crate::support::run;
 use crate::support::sockets::{
-    SOCKETS, TYPED_SOCKETS, ask, has_left, hear, hibernating, object, open, start,
+    Heard, SOCKETS, TYPED_SOCKETS, ask, has_left, hear, hibernating, object, open, start,
 };
 
 #[test]
@@ -352,5 +354,157 @@ fn a_thousand_sockets_of_one_object_hibernate_and_wake_together() {
                 break;
             }
         }
+    });
+}
+
+#[test]
+fn what_is_attached_and_answered_has_its_bounds_and_so_has_the_number_of_sockets() {
+    run(async {
+        let (_server, _client, stub) = object("bounds", Limits::default()).await;
+        let socket = open(&stub, "").await;
+        // Serialized, a text of this size has three bytes more.
+        for (bytes, fits) in [((16 << 10) - 3, "true"), ((16 << 10) - 2, "false")] {
+            assert_eq!(ask(&socket, &format!("attach-bytes {bytes}")).await, fits);
+        }
+        for (bytes, fits) in [(2 << 10, "[true, true]"), ((2 << 10) + 1, "[false, false]")] {
+            assert_eq!(ask(&socket, &format!("auto-bytes {bytes}")).await, fits);
+        }
+        let many = stub.fetch("http://do/many").await.unwrap().into_body().text().await.unwrap();
+        assert_eq!(many, "32767, then overloaded");
+        assert_eq!(ask(&socket, "still here").await, "still here");
+    });
+}
+
+#[test]
+fn a_socket_whose_object_can_not_be_made_again_is_lost() {
+    run(async {
+        let (_server, _client, stub) = object("poisoned", hibernating()).await;
+        let (socket, other) = (open(&stub, "").await, open(&stub, "").await);
+        assert_eq!(ask(&socket, "put poison").await, "stored poison");
+        has_left("poisoned", 1).await;
+        socket.send("wake").await.unwrap();
+        for lost in [&socket, &other] {
+            assert_eq!(lost.receive().await.unwrap_err().code, 1006);
+        }
+        assert!(stub.broken().await.message.contains("poisoned"));
+    });
+}
+
+#[test]
+fn a_message_for_which_there_is_no_room_in_memory_waits_until_there_is() {
+    run(async {
+        let limits =
+            Limits { objects_max: 1, evict_after: Duration::from_millis(200), ..hibernating() };
+        let (_server, client, stub) = object("waits", limits).await;
+        let socket = open(&stub, "").await;
+        has_left("waits", 1).await;
+        // Another object takes the only place, for a while.
+        let other = client.namespace(SOCKETS).get_by_name("in its place");
+        other.fetch("http://do/open").await.unwrap();
+        assert_eq!(stub.fetch("http://do/open").await.unwrap_err().kind, Kind::Overloaded);
+        assert_eq!(ask(&socket, "late but there").await, "late but there");
+    });
+}
+
+#[test]
+fn no_event_of_a_socket_enters_a_critical_section() {
+    run(async {
+        let (_server, _client, stub) = object("section", Limits::default()).await;
+        let (socket, other) = (open(&stub, "").await, open(&stub, "").await);
+        assert_eq!(ask(&other, "ready").await, "ready");
+        for _ in 0..10 {
+            socket.send("section").await.unwrap();
+            other.send("behind").await.unwrap();
+            assert_eq!(hear(&socket).await, "section over");
+            let heard = [hear(&other).await, hear(&other).await];
+            // It may have come before the section began; the object sees to it that it did not within.
+            assert!(heard.contains(&"behind".to_owned()), "{heard:?}");
+        }
+    });
+}
+
+#[test]
+fn an_automatic_answer_does_not_overtake_what_the_object_said_before() {
+    run(async {
+        let store = Memory::held();
+        let (_server, address) = start(1, Limits::default(), Some(store.clone())).await;
+        let client = Client::connect(&address).await.unwrap();
+        let namespace = client.namespace(SOCKETS);
+        let stub = namespace.get(namespace.new_unique_id().await.unwrap());
+        stub.fetch("http://do/auto").await.unwrap();
+        let socket = open(&stub, "").await;
+        socket.send("put one").await.unwrap();
+        socket.send("ping").await.unwrap();
+        while store.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        store.commit(1);
+        assert_eq!(hear(&socket).await, "stored one");
+        assert_eq!(hear(&socket).await, "pong");
+    });
+}
+
+#[test]
+fn a_caller_that_breaks_the_rules_of_the_contract_ends_its_own_socket_alone() {
+    run(async {
+        let (_server, _client, stub) = object("rules", Limits::default()).await;
+        let witness = open(&stub, "witness").await;
+        let raw = stub.cast::<wire::stub::Client>();
+        let dial = async || {
+            let mut call = raw.fetch_request();
+            call.get().set_url("http://do/accept?tags=");
+            let mut upgrade = call.get().init_headers(1).get(0);
+            upgrade.set_name("upgrade");
+            upgrade.set_value(b"websocket");
+            let heard = Heard::default();
+            call.get().set_web_socket(stubborn::capability(heard.clone()));
+            let answer = call.send().promise.await.unwrap();
+            let wire::outcome::Response(Ok(response)) = answer.get().unwrap().which().unwrap()
+            else {
+                panic!("the object refuses")
+            };
+            (response.get_web_socket().unwrap(), heard)
+        };
+        // Codes that are never on the wire are refused, and change nothing.
+        let (peer, heard) = dial().await;
+        for code in [0, 999, 1004, 1006, 1015, 5000] {
+            let mut close = peer.close_request();
+            close.get().set_code(code);
+            assert!(close.send().promise.await.is_err(), "{code}");
+        }
+        // Parts without end are stopped where a message would be too large.
+        let part = vec![b'x'; 1 << 20];
+        let mut parts = 0;
+        loop {
+            let mut call = peer.send_part_request();
+            call.get().set_bytes(&part);
+            match call.send().await {
+                Ok(()) => parts += 1,
+                Err(_) => break,
+            }
+        }
+        assert!((32..36).contains(&parts), "{parts}");
+        assert!(hear(&witness).await.starts_with("error"));
+        heard.closed(1009).await;
+        // A text in parts whose bytes are no text.
+        let (peer, heard) = dial().await;
+        let mut call = peer.send_part_request();
+        call.get().set_bytes(&[0xff]);
+        call.send().await.unwrap();
+        let mut call = peer.send_text_request();
+        call.get().set_text("x");
+        let _ = call.send().await;
+        heard.closed(1007).await;
+        // After its close, a caller can send nothing.
+        let (peer, heard) = dial().await;
+        let mut close = peer.close_request();
+        close.get().set_code(1000);
+        close.send().promise.await.unwrap();
+        heard.closed(1000).await;
+        let close = peer.close_request().send().promise.await;
+        assert!(close.is_err());
+        assert!(hear(&witness).await.starts_with("error"));
+        assert_eq!(hear(&witness).await, "closed 1000  true");
+        assert_eq!(ask(&witness, "count").await, "1");
     });
 }

@@ -84,6 +84,7 @@ pub(crate) async fn hear(socket: &WebSocket) -> String {
 pub(crate) struct Wired {
     state: State,
     env: Env,
+    in_section: std::cell::Cell<bool>,
 }
 
 impl Drop for Wired {
@@ -98,7 +99,10 @@ impl stubborn::demo_capnp::probe::Server for Wired {}
 
 impl DurableObject for Wired {
     async fn new(state: State, env: Env) -> Result<Self> {
-        Ok(Self { state, env })
+        if state.storage().get::<String>("poison")?.is_some() {
+            return Err("poisoned".into());
+        }
+        Ok(Self { state, env, in_section: std::cell::Cell::new(false) })
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
@@ -148,6 +152,19 @@ impl DurableObject for Wired {
                 Ok(respond::text("set"))
             }
             "/open" => Ok(respond::text(self.state.web_sockets(None).len().to_string())),
+            // Accepts more than it may, of which nobody holds the other end for long.
+            "/many" => {
+                let (mut clients, mut count) = (Vec::new(), 0);
+                let error = loop {
+                    let (client, server) = WebSocket::pair();
+                    clients.push(client);
+                    match self.state.accept_web_socket(server, &[]) {
+                        Ok(_) => count += 1,
+                        Err(error) => break error,
+                    }
+                };
+                Ok(respond::text(format!("{count}, then {}", error.kind)))
+            }
             "/refuse" => respond::status(403, "no"),
             "/hollow" => {
                 let mut response = Response::default();
@@ -165,6 +182,7 @@ impl DurableObject for Wired {
 
     async fn web_socket_message(&self, socket: &Socket, message: Message) -> Result<()> {
         let Some(text) = message.as_text() else { return socket.send(message) };
+        assert!(!self.in_section.get(), "{text} entered a critical section");
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         match word {
             "whoami" => socket.send(self.state.activation().to_string()),
@@ -172,6 +190,29 @@ impl DurableObject for Wired {
             "attach" => {
                 socket.set_attachment(rest)?;
                 socket.send("attached")
+            }
+            "attach-bytes" => {
+                let value = "x".repeat(rest.parse().unwrap());
+                socket.send(socket.set_attachment(&value).is_ok().to_string())
+            }
+            "auto-bytes" => {
+                let text = "x".repeat(rest.parse().unwrap());
+                let sides = [("", text.as_str()), (text.as_str(), "")];
+                let set = sides.map(|pair| self.state.set_auto_response(Some(pair)).is_ok());
+                self.state.set_auto_response(None)?;
+                socket.send(format!("{set:?}"))
+            }
+            "section" => {
+                let section = async {
+                    self.in_section.set(true);
+                    for _ in 0..100 {
+                        tokio::task::yield_now().await;
+                    }
+                    self.in_section.set(false);
+                    Ok(())
+                };
+                self.state.block_concurrency_while(section).await;
+                self.state.web_sockets(None).iter().try_for_each(|one| one.send("section over"))
             }
             "attachment" => socket.send(socket.attachment::<String>()?.unwrap_or_default()),
             "stamp" => socket.send(socket.auto_response_timestamp().is_some().to_string()),
@@ -222,5 +263,34 @@ impl DurableObject for Wired {
         let others = self.state.web_sockets(Some("witness"));
         let others = others.iter().filter(|one| *one != socket);
         others.map(|one| one.send(format!("error {}", error.message))).collect()
+    }
+}
+
+/// Where an object sends: hears how it closes.
+#[derive(Clone)]
+pub(crate) struct Heard(watch::Sender<Option<u16>>);
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self(watch::channel(None).0)
+    }
+}
+
+impl Heard {
+    /// Waits until it is closed, with this code.
+    pub(crate) async fn closed(&self, code: u16) {
+        let mut closed = self.0.subscribe();
+        assert_eq!(*closed.wait_for(Option::is_some).await.unwrap(), Some(code));
+    }
+}
+
+impl stubborn::stubborn_capnp::web_socket::Server for Heard {
+    async fn close(
+        self: std::rc::Rc<Self>,
+        params: stubborn::stubborn_capnp::web_socket::CloseParams,
+        _: stubborn::stubborn_capnp::web_socket::CloseResults,
+    ) -> Result<(), capnp::Error> {
+        self.0.send_replace(Some(params.get()?.get_code()));
+        Ok(())
     }
 }
