@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::{Sink, Stream};
+use futures::{FutureExt, Sink, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -55,12 +55,12 @@ where
     // Whoever held the other end need not wait for the last of it.
     drop((inward, outward));
     let patience = limits.peer_timeout;
-    // Who does not take the last frame in time has lost it.
-    let _ = tokio::time::timeout(patience, finish(wire, last)).await;
+    // Who does not take the last frame in time has lost it. In a box: a socket that is open needs no room for it.
+    let _ = tokio::time::timeout(patience, finish(wire, last)).boxed_local().await;
 }
 
 /// What is read from the wire at a time. It is kept for each WebSocket, idle or not.
-const READ_BUFFER_BYTES: usize = 1 << 10;
+const READ_BUFFER_BYTES: usize = 512;
 
 struct Pump<S> {
     wire: WebSocketStream<S>,
@@ -268,6 +268,15 @@ mod tests {
             Some(Ok(Wire::Close(frame))) => frame.map(|frame| frame.code.into()),
             other => panic!("{other:?} is no close frame"),
         }
+    }
+
+    #[tokio::test]
+    async fn an_idle_socket_needs_little_memory() {
+        let (end, _) = WebSocket::pair();
+        let (near, _far) = duplex(64);
+        let limits = Limits::default();
+        let bytes = size_of_val(&pump(end, near, &limits));
+        assert!(bytes <= 1 << 10, "{bytes}");
     }
 
     #[tokio::test]

@@ -111,12 +111,12 @@ impl WebSocket {
     }
 
     /// Returns its sending half.
-    pub(crate) fn writer(&self) -> &Writer {
+    pub fn writer(&self) -> &Writer {
         &self.writer
     }
 
     /// Returns its receiving half.
-    pub(crate) fn reader(&self) -> &Reader {
+    pub fn reader(&self) -> &Reader {
         &self.reader
     }
 }
@@ -203,16 +203,17 @@ impl Writer {
     ///
     /// # Errors
     /// As [`WebSocket::send`]; *overloaded* where too much waits.
-    pub(crate) fn announce(&self, bytes: usize) -> Result<()> {
+    pub fn announce(&self, bytes: usize) -> Result<()> {
         self.0.announce(bytes)
     }
 
-    pub(crate) fn unannounce(&self, bytes: usize) {
+    /// Takes back what was announced: what is then pushed counts itself.
+    pub fn unannounce(&self, bytes: usize) {
         self.0.unannounce(bytes);
     }
 
     /// Returns how many bytes wait for the reader.
-    pub(crate) fn waiting_bytes(&self) -> usize {
+    pub fn waiting_bytes(&self) -> usize {
         self.0.waiting_bytes()
     }
 
@@ -222,7 +223,7 @@ impl Writer {
     }
 
     /// Answers the end of the other direction with the same.
-    pub(crate) fn answer(&self, theirs: &Ending) {
+    pub fn answer(&self, theirs: &Ending) {
         match theirs {
             Ending::Closed(frame) | Ending::Broken(frame) => {
                 self.end(Ending::Closed(frame.clone()));
@@ -237,12 +238,12 @@ impl Writer {
     }
 
     /// Sets how much a message may have, and how much may wait.
-    pub(crate) fn bound(&self, message_bytes_max: usize, queue_bytes_max: usize) {
+    pub fn bound(&self, message_bytes_max: usize, queue_bytes_max: usize) {
         self.0.bound(message_bytes_max, queue_bytes_max);
     }
 
     /// Notes that what it sends may leave its object.
-    pub(crate) fn set_gated(&self) {
+    pub fn set_gated(&self) {
         self.0.set_gated();
     }
 }
@@ -271,7 +272,7 @@ impl Reader {
     }
 
     /// Takes what is there; none where nothing is.
-    pub(crate) fn try_take(&self) -> Option<Taken> {
+    pub fn try_take(&self) -> Option<Taken> {
         match self.0.poll_take(&Context::from_waker(Waker::noop())) {
             Poll::Ready(taken) => Some(taken),
             Poll::Pending => None,
@@ -279,22 +280,22 @@ impl Reader {
     }
 
     /// Is ready when there is something to take.
-    pub(crate) fn poll_ready(&self, waker: &Waker) -> Poll<()> {
+    pub fn poll_ready(&self, waker: &Waker) -> Poll<()> {
         self.0.poll_ready(waker)
     }
 
     /// Takes the next message where it is text, and this one.
-    pub(crate) fn take_text(&self, text: &str) -> bool {
+    pub fn take_text(&self, text: &str) -> bool {
         self.0.take_text(text)
     }
 
     /// Sets how much a message may have, and how much may wait.
-    pub(crate) fn bound(&self, message_bytes_max: usize, queue_bytes_max: usize) {
+    pub fn bound(&self, message_bytes_max: usize, queue_bytes_max: usize) {
         self.0.bound(message_bytes_max, queue_bytes_max);
     }
 
     /// Returns whether what it receives may leave its object.
-    pub(crate) fn is_gated(&self) -> bool {
+    pub fn is_gated(&self) -> bool {
         self.0.is_gated()
     }
 }
@@ -306,7 +307,7 @@ impl Drop for Reader {
 }
 
 /// Returns why nothing can be sent any more.
-pub(crate) fn gone() -> Error {
+pub fn gone() -> Error {
     Error::disconnected("the WebSocket is closed").with_retryable(false)
 }
 

@@ -261,8 +261,8 @@ impl DurableObject for Wired {
 
     async fn web_socket_error(&self, socket: &Socket, error: Error) -> Result<()> {
         let others = self.state.web_sockets(Some("witness"));
-        let others = others.iter().filter(|one| *one != socket);
-        others.map(|one| one.send(format!("error {}", error.message))).collect()
+        let mut others = others.iter().filter(|one| *one != socket);
+        others.try_for_each(|one| one.send(format!("error {}", error.message)))
     }
 }
 
