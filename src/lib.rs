@@ -29,7 +29,11 @@ pub mod object;
 #[cfg(feature = "server")]
 pub mod runtime;
 #[cfg(feature = "server")]
+pub mod listen;
+#[cfg(feature = "server")]
 pub mod rpc;
+#[cfg(feature = "server")]
+pub mod gateway;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
@@ -53,7 +57,7 @@ pub use stub::{Address, Client, Namespace, Retry, Stub, Target, capability};
 
 #[cfg(feature = "server")]
 pub use object::{
-    AlarmInfo, Bookmark, Class, DurableObject, Env, List, RequestExt, Signal, Socket, State,
+    AlarmInfo, Bookmark, Class, DurableObject, Env, List, RequestExt, Signal, Socket, Sql, State,
     Storage,
 };
 #[cfg(feature = "server")]

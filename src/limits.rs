@@ -62,6 +62,14 @@ pub struct Limits {
     pub alarm_timeout: Duration,
     /// Bytes of a url.
     pub url_bytes_max: usize,
+    /// How long an HTTP client may take to send the head of a request.
+    pub http_header_timeout: Duration,
+    /// How long an HTTP connection may be open without a request under way.
+    pub http_idle_timeout: Duration,
+    /// How long an HTTP client may send nothing of a body it announced, or read nothing of one it asked for.
+    pub http_stall_timeout: Duration,
+    /// Requests under way at a time on one HTTP/2 connection; a further one is refused.
+    pub http_streams_max: usize,
     /// How long an object without events stays in memory.
     pub evict_after: Duration,
     /// How long an object without events stays in memory that has hibernatable WebSockets: they stay open.
@@ -108,6 +116,10 @@ impl Default for Limits {
             transaction_bytes_max: 64 << 20,
             alarm_timeout: Duration::from_secs(15 * 60),
             url_bytes_max: 16 << 10,
+            http_header_timeout: Duration::from_secs(10),
+            http_idle_timeout: Duration::from_secs(75),
+            http_stall_timeout: Duration::from_secs(60),
+            http_streams_max: 256,
             evict_after: Duration::from_secs(70),
             hibernate_after: Duration::from_secs(10),
             socket_message_bytes_max: 32 << 20,

@@ -1,19 +1,23 @@
 //! A server: namespaces, the node that runs their objects, and the doors to it.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::gateway::{GatewayDoor, GatewaySettings, Reach};
 use crate::limits::Limits;
+use crate::listen::{Bound, Connections, Door, Listener};
 use crate::object::{Class, DurableObject};
-use crate::rpc::{Bound, Connections, Listener, RpcDoors};
+use crate::rpc::{RpcDoor, RpcDoors};
 use crate::runtime::{NamespaceConfig, Namespaces, Node, StorageConfig};
 use crate::storage::engine::Engine;
 use crate::storage::memory::Memory;
+use crate::storage::sqlite::Sqlite;
 use crate::stub::Address;
 use crate::vat::Account;
 
@@ -34,9 +38,13 @@ use crate::vat::Account;
 pub struct ServerBuilder {
     namespaces: Vec<NamespaceConfig>,
     addresses: Vec<Address>,
+    http_addresses: Vec<Address>,
+    exposed: Vec<String>,
+    gateway: GatewaySettings,
     threads: Option<NonZeroUsize>,
     limits: Limits,
     engine: Option<Arc<dyn Engine>>,
+    data: Option<PathBuf>,
     clock: Option<Clock>,
     history: Option<Duration>,
 }
@@ -62,6 +70,29 @@ impl ServerBuilder {
         Ok(self)
     }
 
+    /// Adds an address to serve HTTP on: `HOST:PORT` (port 0 takes a free one) or `unix:PATH`.
+    ///
+    /// Only namespaces that are [`expose`](Self::expose)d are served there.
+    ///
+    /// # Errors
+    /// *invalid request* for what is not an address.
+    pub fn http(mut self, address: &str) -> Result<Self> {
+        self.http_addresses.push(address.parse()?);
+        Ok(self)
+    }
+
+    /// Serves the objects of a namespace over HTTP, to whoever reaches an address of [`http`](Self::http).
+    pub fn expose(mut self, namespace: &str) -> Self {
+        self.exposed.push(namespace.to_owned());
+        self
+    }
+
+    /// Says how HTTP is served.
+    pub fn gateway(mut self, settings: GatewaySettings) -> Self {
+        self.gateway = settings;
+        self
+    }
+
     /// Sets the number of threads that run objects. The default is one for each core.
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = Some(threads);
@@ -71,6 +102,12 @@ impl ServerBuilder {
     /// Sets where objects are stored. The default is in memory: what they store is gone with the server.
     pub fn store(mut self, engine: Arc<dyn Engine>) -> Self {
         self.engine = Some(engine);
+        self
+    }
+
+    /// Stores objects in a folder, which is made where it is not there. One server at a time uses it.
+    pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data = Some(folder.into());
         self
     }
 
@@ -95,20 +132,26 @@ impl ServerBuilder {
     /// Starts the server. It serves from now on, until it is stopped or dropped.
     ///
     /// # Errors
-    /// *failed* where an address can't be listened on; *invalid request* for namespaces of one name.
+    /// *failed* where an address can't be listened on, or the data folder can't be used (another server uses it,
+    /// a newer version wrote it, it is damaged); *invalid request* for namespaces of one name, or one key.
     ///
     /// # Cancel safety
     /// Dropping the future starts nothing.
     pub async fn start(self) -> Result<Server> {
         let namespaces = Namespaces::new(self.namespaces)?;
-        let mut bound = Vec::new();
-        for address in &self.addresses {
-            bound.push(Bound::bind(address).await?);
-        }
+        let gateway = GatewayDoor::new(&namespaces, &self.exposed, self.gateway)?;
+        let bound = bind(&self.addresses).await?;
+        let http_bound = bind(&self.http_addresses).await.map_err(of_http)?;
+        // Opened only once nothing else stands in the way.
+        let engine = match (self.engine, self.data) {
+            (Some(engine), _) => engine,
+            (None, Some(folder)) => Arc::new(Sqlite::open(&folder)?),
+            (None, None) => Arc::new(Memory::new()),
+        };
         let threads = self.threads.or_else(|| std::thread::available_parallelism().ok());
         let threads = threads.map_or(1, NonZeroUsize::get);
         let storage = StorageConfig {
-            engine: self.engine.unwrap_or_else(|| Arc::new(Memory::new())),
+            engine,
             clock: self.clock.unwrap_or(Clock::system()),
             history: self.history,
         };
@@ -116,19 +159,24 @@ impl ServerBuilder {
         let node = Node::start(namespaces, self.limits.clone(), threads, doors, storage)?;
         let node = Arc::new(node);
         let account = Arc::new(Account::new(self.limits.server_queued_bytes_max));
-        let connections = Connections::default();
         let addresses = bound.iter().map(|bound| bound.address().clone()).collect();
-        let listeners = bound
-            .into_iter()
-            .map(|bound| {
-                let (node, account) = (node.clone(), account.clone());
-                let (limits, connections) = (self.limits.clone(), connections.clone());
-                let listener = Listener::new(bound, node, limits, account, connections);
-                AbortOnDropHandle::new(tokio::spawn(listener.run()))
-            })
-            .collect();
+        let http_addresses = http_bound.iter().map(|bound| bound.address().clone()).collect();
+        let rpc: Arc<dyn Door> = Arc::new(RpcDoor::new(account));
+        let rpc = bound.into_iter().map(|bound| (bound, rpc.clone()));
+        let http = http_bound.into_iter().map(|bound| {
+            let reach = if bound.address().is_private() { Reach::Local } else { Reach::Wide };
+            let door: Arc<dyn Door> = Arc::new(gateway.reached(reach));
+            (bound, door)
+        });
+        let connections = Connections::default();
+        let listen = |(bound, door)| {
+            let (node, limits) = (node.clone(), self.limits.clone());
+            let listener = Listener::new(bound, node, limits, connections.clone(), door);
+            AbortOnDropHandle::new(tokio::spawn(listener.run()))
+        };
+        let listeners = rpc.chain(http).map(listen).collect();
         let drain_timeout = self.limits.drain_timeout;
-        Ok(Server { node, addresses, listeners, connections, drain_timeout })
+        Ok(Server { node, addresses, http_addresses, listeners, connections, drain_timeout })
     }
 
     /// Runs the server until the process is asked to stop (SIGTERM, or ctrl-c), then stops it in order.
@@ -148,11 +196,27 @@ impl ServerBuilder {
     }
 }
 
+/// Binds all, or none.
+async fn bind(addresses: &[Address]) -> Result<Vec<Bound>> {
+    let mut bound = Vec::new();
+    for address in addresses {
+        bound.push(Bound::bind(address).await?);
+    }
+    Ok(bound)
+}
+
+/// Tells how to serve HTTP elsewhere.
+fn of_http(mut error: Error) -> Error {
+    error.message.push_str("; --http ADDR serves HTTP elsewhere, --http none nowhere");
+    error
+}
+
 /// A server that runs. Dropping it stops it at once: calls under way fail as *disconnected*.
 #[must_use = "dropping a server stops it"]
 pub struct Server {
     node: Arc<Node>,
     addresses: Vec<Address>,
+    http_addresses: Vec<Address>,
     listeners: Vec<AbortOnDropHandle<()>>,
     connections: Connections,
     drain_timeout: Duration,
@@ -167,6 +231,16 @@ impl Server {
     /// Returns where it listens, with the ports it got, in the order in which they were asked for.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// Returns where objects are stored, in a few words.
+    pub fn storage(&self) -> String {
+        self.node.storage()
+    }
+
+    /// Returns where it serves HTTP, likewise.
+    pub fn http_addresses(&self) -> &[Address] {
+        &self.http_addresses
     }
 
     /// Returns how many threads run objects.

@@ -13,6 +13,7 @@ macro_rules! examples {
 examples!(
     axum_router = "../examples/axum.rs",
     client = "../examples/client.rs",
+    durable = "../examples/durable.rs",
     hello = "../examples/hello.rs",
     send = "../examples/send.rs",
 );
@@ -40,6 +41,25 @@ async fn tasks_on_many_threads_share_a_connection() {
     let (_server, address) = start(hello::server()).await;
     let greetings = send::greetings(&address, &["ann", "bob"]).await.unwrap();
     assert_eq!(greetings, ["hello from ann", "hello from bob"]);
+}
+
+#[tokio::test]
+async fn an_object_remembers_its_guests_when_the_server_starts_again() {
+    let data = std::env::temp_dir().join(format!("stubborn-guests-{}", std::process::id()));
+    let data = data.to_str().unwrap();
+    for (url, told) in [
+        ("http://do/?name=ann", "1 visits, the last by ann"),
+        ("http://do/?name=bob", "2 visits, the last by bob, ann"),
+        ("http://do/", "2 visits, the last by bob, ann"),
+    ] {
+        let (server, address) = start(durable::server(data)).await;
+        let client = many::Client::connect(&address).await.unwrap();
+        let stub = client.namespace("GUESTS").get_by_name("book");
+        let response = stub.fetch(http::Request::get(url).body("").unwrap()).await.unwrap();
+        assert_eq!(response.into_body().text().await.unwrap(), told);
+        server.stop().await;
+    }
+    std::fs::remove_dir_all(data).unwrap();
 }
 
 #[test]

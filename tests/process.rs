@@ -4,8 +4,10 @@
 #![cfg(test)]
 
 mod common;
+#[path = "process/stored.rs"]
+mod stored;
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use common::{Folder, Server, start, stubborn, told};
 
@@ -118,6 +120,7 @@ fn a_wrong_command_is_told_so_without_a_server() {
         (vec!["namespaces", "--connect", "unix:"], "unix:"),
         (vec!["completions", "cobol"], "cobol"),
         (vec!["serve", "--listen", "nowhere"], "nowhere"),
+        (vec!["serve", "--http", "nowhere"], "nowhere"),
         (vec!["serve", "--threads", "0"], "--threads"),
         (vec!["serve", "--config", "/nowhere/x.toml"], "/nowhere/x.toml"),
         (vec!["serve", "--log", "a=b=c"], "a=b=c"),
@@ -231,6 +234,95 @@ fn an_address_that_is_taken_is_refused_and_a_stale_socket_is_not() {
     let (status, _, errors) = told(stubborn(["serve", "--listen", &file]).output().unwrap());
     assert!(status == 1 && errors.contains("not a socket"), "{errors}");
     assert_eq!(std::fs::read_to_string(folder.file("file")).unwrap(), "precious");
+}
+
+/// Says one request over HTTP as curl would, and returns all of the answer.
+fn curl(address: &str, request: &str, headers: &str, body: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let head = format!("{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}");
+    write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_objects_of_the_command_line_are_those_of_http() {
+    let server = Server::with(&["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    let http = server.http();
+    assert_eq!(server.ready, format!("listening rpc={} http={http}\n", server.address));
+    assert!(curl(http, "POST /COUNTER/global", "", "").ends_with("\r\n\r\n1"));
+    assert_eq!(server.good(&["fetch", "COUNTER", "global", "http://do/", "-X", "POST"]), "2");
+    assert!(
+        curl(http, "PUT /KV/files/a", "Content-Type: x/y\r\n", "hello").starts_with("HTTP/1.1 204")
+    );
+    assert_eq!(server.good(&["fetch", "KV", "files", "http://do/a"]), "hello");
+    let id = server.good(&["id", "COUNTER", "--name", "global"]);
+    let by_id = format!("GET /COUNTER/id:{}/", id.trim_end());
+    assert!(curl(http, &by_id, "", "").ends_with("\r\n\r\n2"));
+    let echo = curl(http, "GET /PROBE/p/echo?a=b", "", "");
+    assert!(echo.contains(&format!("\"url\":\"http://{http}/echo?a=b\"")), "{echo}");
+    let thrown = curl(http, "GET /PROBE/p/throw?message=boom", "", "");
+    assert!(
+        thrown.starts_with("HTTP/1.1 500") && thrown.contains(r#""message":"boom"}}"#),
+        "{thrown}"
+    );
+    let listed = curl(http, "GET /client/v4/accounts/a/workers/durable_objects/namespaces", "", "");
+    assert!(listed.contains(r#""name":"COUNTER","script":"stubborn""#), "{listed}");
+}
+
+#[test]
+fn an_address_of_http_that_is_taken_is_told_with_the_way_out() {
+    let server = Server::with(&["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    let taken = server.http();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--http", taken];
+    let (status, out, errors) = told(stubborn(serve).output().unwrap());
+    assert_eq!((status, out.as_str()), (1, ""), "{errors}");
+    assert!(
+        [taken, "another server", "--http none"].iter().all(|told| errors.contains(told)),
+        "{errors}"
+    );
+    let none = Server::with(&["--listen", "127.0.0.1:0", "--http", "none"]);
+    assert!(!none.ready.contains("http="), "{}", none.ready);
+}
+
+#[test]
+fn what_is_configured_for_http_holds() {
+    let folder = Folder::new("gateway");
+    let (file, tokens) = (folder.file("stubborn.toml"), folder.file("tokens"));
+    let socket = folder.file("http");
+    std::fs::write(&tokens, "one\ntwo\n").unwrap();
+    let text = format!(
+        "listen = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\", \"unix:{}\"]\n\
+         [namespaces.OPEN]\nclass = \"Probe\"\nexpose = true\n[namespaces.SHUT]\nclass = \"Probe\"\n\
+         [gateway]\nerror_messages = false\napi_tokens_file = \"{}\"\n\
+         [[gateway.routes]]\nhost = \"*.shut.example\"\nnamespace = \"SHUT\"",
+        socket.display(),
+        tokens.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let server = Server::with(&["--config", file.to_str().unwrap()]);
+    assert!(server.ready.contains(&format!("http=unix:{}", socket.display())), "{}", server.ready);
+    let http = server.http();
+    assert!(curl(http, "GET /OPEN/a/whoami", "", "").contains(r#""name":"a""#));
+    assert!(curl(http, "GET /SHUT/a/whoami", "", "").starts_with("HTTP/1.1 404"));
+    let thrown = curl(http, "GET /OPEN/a/throw?message=secret", "", "");
+    assert!(thrown.starts_with("HTTP/1.1 500") && !thrown.contains("secret"), "{thrown}");
+    let list = "GET /client/v4/accounts/a/workers/durable_objects/namespaces";
+    assert!(curl(http, list, "", "").starts_with("HTTP/1.1 401"));
+    assert!(curl(http, list, "Authorization: Bearer two\r\n", "").contains("SHUT"));
+    let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    stream
+        .write_all(b"GET /whoami HTTP/1.1\r\nHost: ann.shut.example\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(r#""name":"ann""#), "{answer}");
+    std::fs::remove_file(&tokens).unwrap();
+    let (status, _, errors) =
+        told(stubborn(["serve", "--config", file.to_str().unwrap()]).output().unwrap());
+    assert!(status == 2 && errors.contains("api_tokens_file"), "{errors}");
 }
 
 #[test]

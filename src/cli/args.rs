@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::input::Data;
+use crate::config::HttpAddress;
 use crate::id::ObjectId;
 use crate::stub::Address;
 
@@ -39,6 +40,18 @@ pub enum Command {
     /// Lists the objects of a namespace: id, and name where it has one
     #[command(after_help = OBJECTS_EXAMPLES)]
     Objects(Objects),
+    /// Shows what is stored of an object, while a server runs or not
+    #[command(after_help = STORAGE_EXAMPLES)]
+    Storage(Storage),
+    /// Copies a data directory, while a server runs on it or not
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Backup(Backup),
+    /// Makes a data directory of a backup
+    #[command(after_help = RESTORE_EXAMPLES)]
+    Restore(Restore),
+    /// Looks for damage in a data directory
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(Verify),
     /// Measures fetches per second beside floors: a bare capnp-rpc echo, a plain TCP echo
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(crate::bench::Args),
@@ -64,6 +77,16 @@ pub struct Serve {
     /// 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<Address>,
+    /// Where objects are stored [default: ./stubborn-data]
+    #[arg(long, value_name = "DIR", conflicts_with = "in_memory")]
+    pub data: Option<PathBuf>,
+    /// Stores nothing on disk: what objects store is gone with the server
+    #[arg(long)]
+    pub in_memory: bool,
+    /// Where to serve HTTP: HOST:PORT, unix:PATH, or `none`; may be repeated [default: 127.0.0.1:7480, where
+    /// nothing says where to listen]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Vec<HttpAddress>,
     /// How many threads run objects [default: one for each core]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -73,6 +96,62 @@ pub struct Serve {
     /// What to log on standard error, as `info` or `stubborn=debug`
     #[arg(long, value_name = "FILTER", env = "STUBBORN_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// Which data directory to look into.
+const DATA: &str = "./stubborn-data";
+
+#[derive(Args, Debug)]
+pub struct Storage {
+    /// The namespace
+    pub namespace: String,
+    /// The object's name
+    #[arg(required_unless_present = "id")]
+    pub name: Option<String>,
+    /// The object with this id
+    #[arg(long, value_name = "HEX", conflicts_with = "name")]
+    pub id: Option<ObjectId>,
+    /// Prints the value of this key
+    #[arg(long, value_name = "KEY", group = "what")]
+    pub get: Option<String>,
+    /// Prints all keys and values
+    #[arg(long, group = "what")]
+    pub list: bool,
+    /// Runs statements on the object's SQL database and prints the last one's rows; what they change is
+    /// forgotten
+    #[arg(long, value_name = "STATEMENT", group = "what")]
+    pub sql: Option<String>,
+    /// The data directory
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    pub data: PathBuf,
+    /// What the namespace's ids are derived from [default: its name]
+    #[arg(long, value_name = "KEY")]
+    pub unique_key: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Backup {
+    /// Where the copy goes: a folder that is not there, or empty
+    pub to: PathBuf,
+    /// The data directory
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    pub data: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// A folder that `stubborn backup` made
+    pub backup: PathBuf,
+    /// The data directory: a folder that is not there, or empty
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    pub data: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// The data directory; no server runs on it
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    pub data: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -173,12 +252,15 @@ Examples:
 Exit status: 0 done; 1 the object failed or answered 4xx or 5xx; 2 bad usage; 3 could not be reached.";
 
 const SERVE_EXAMPLES: &str = "\
-Prints one line `listening rpc=ADDR` when it is ready. SIGTERM or ctrl-c stops it once the calls under
+Prints one line `listening rpc=ADDR http=ADDR` when it is ready. SIGTERM or ctrl-c stops it once the calls under
 way are answered; a second one stops it at once.
 
 Examples:
   stubborn serve
-  stubborn serve --listen 127.0.0.1:0 --threads 4
+  stubborn serve --data /var/lib/stubborn
+  stubborn serve --in-memory --listen 127.0.0.1:0 --threads 4
+  stubborn serve --http 127.0.0.1:8080
+  stubborn serve --http none
   stubborn serve --listen 127.0.0.1:7400 --listen unix:/run/stubborn.sock
   stubborn serve --config stubborn.toml";
 
@@ -210,6 +292,28 @@ Examples:
   stubborn objects COUNTER
   stubborn objects COUNTER --limit 100 --json
   stubborn objects COUNTER --limit 100 --cursor CURSOR";
+
+const STORAGE_EXAMPLES: &str = "\
+Examples:
+  stubborn storage COUNTER global
+  stubborn storage COUNTER global --list
+  stubborn storage PROBE x --get greeting
+  stubborn storage PROBE x --sql 'SELECT name, sql FROM sqlite_schema'";
+
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  stubborn backup /backups/monday
+  stubborn backup /backups/monday --data /var/lib/stubborn";
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  stubborn restore /backups/monday --data /var/lib/stubborn";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  stubborn verify --data /var/lib/stubborn
+
+Exit status: 0 it is whole; 1 something is damaged: each damage is a line.";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:

@@ -13,6 +13,9 @@ mod listing;
 mod output;
 mod program;
 mod progress;
+mod readable;
 mod serve;
+mod storage;
+mod store;
 
 pub use program::run;

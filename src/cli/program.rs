@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser};
 use tokio::runtime::LocalRuntime;
 
 use super::args::{Command, CommandLine};
-use super::{failure, fetch, id, listing, output, serve};
+use super::{failure, fetch, id, listing, output, serve, storage, store};
 
 /// Runs a command and returns the exit status. `exit` ends the process at once.
 pub fn run(args: impl IntoIterator<Item = OsString>, exit: fn(i32) -> !) -> i32 {
@@ -29,6 +29,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>, exit: fn(i32) -> !) -> i32 
             Command::Id(args) => id::run(args).await,
             Command::Namespaces(args) => listing::namespaces(args).await,
             Command::Objects(args) => listing::objects(args).await,
+            Command::Storage(args) => storage::run(args).await,
+            Command::Backup(args) => store::backup(args).await,
+            Command::Restore(args) => store::restore(args).await,
+            Command::Verify(args) => store::verify(args).await,
             Command::Bench(args) => {
                 crate::bench::run(&args, &["bench"], Vec::new()).await?;
                 Ok(0)

@@ -1,7 +1,6 @@
 //! `stubborn serve`.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -13,22 +12,22 @@ use super::failure::REFUSED;
 use super::output;
 use crate::config::{Flags, Settings};
 use crate::error::{Error, Result};
-use crate::stub::Address;
+use crate::server::Server;
 
 /// Runs a server until it is asked to stop. `exit` ends the process where it can't wait for its threads.
 pub async fn run(args: Serve, exit: fn(i32) -> !) -> anyhow::Result<i32> {
     log_to_stderr(&args.log)?;
-    let Serve { listen, threads, config, .. } = args;
-    let settings = Settings::load(Flags { config, listen, threads })?;
+    let Serve { listen, http, threads, config, data, in_memory, .. } = args;
+    let settings = Settings::load(Flags { config, listen, http, threads, data, in_memory })?;
     // From here on a signal is heard, however early it comes.
     let mut signals = Signals::new()?;
     allow_open_files(settings.limits.connections_max);
     let server = settings.builder()?.start().await?;
-    for address in server.addresses().iter().filter(|address| !is_private(address)) {
-        tracing::warn!(%address, "other machines may reach this address, and nobody is asked who they are");
-    }
-    let addresses = server.addresses().iter();
-    let addresses: Vec<String> = addresses.map(|address| format!("rpc={address}")).collect();
+    tracing::info!("objects are stored {}", server.storage());
+    warn_of_strangers(&server, &settings);
+    let rpc = server.addresses().iter().map(|address| format!("rpc={address}"));
+    let http = server.http_addresses().iter().map(|address| format!("http={address}"));
+    let addresses: Vec<String> = rpc.chain(http).collect();
     output::write(format!("listening {}\n", addresses.join(" "))).await?;
 
     let first = signals.next().await;
@@ -49,6 +48,26 @@ pub async fn run(args: Serve, exit: fn(i32) -> !) -> anyhow::Result<i32> {
     }
     tracing::info!("stopped");
     Ok(0)
+}
+
+/// Says who may do what without being asked who they are.
+fn warn_of_strangers(server: &Server, settings: &Settings) {
+    for address in server.addresses().iter().filter(|address| !address.is_private()) {
+        tracing::warn!(%address, "other machines may reach this address, and nobody is asked who they are");
+    }
+    for address in server.http_addresses() {
+        match (settings.asks_for_tokens(), address.is_private()) {
+            (true, _) => {}
+            (false, true) => tracing::info!(
+                %address,
+                "gateway.api_tokens is not set: whoever reaches this address may list all namespaces and objects"
+            ),
+            (false, false) => tracing::info!(
+                %address,
+                "gateway.api_tokens is not set: nobody may list namespaces and objects at this address"
+            ),
+        }
+    }
 }
 
 fn log_to_stderr(filter: &str) -> Result<()> {
@@ -83,14 +102,6 @@ fn allow_open_files(connections_max: usize) {
 
 #[cfg(not(target_os = "linux"))]
 fn allow_open_files(_connections_max: usize) {}
-
-/// Returns whether only this machine reaches an address that is listened on.
-fn is_private(address: &Address) -> bool {
-    match address {
-        Address::Tcp(text) => text.parse().is_ok_and(|at: SocketAddr| at.ip().is_loopback()),
-        Address::Unix(_) => true,
-    }
-}
 
 /// The signals that ask the process to stop.
 struct Signals {

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use super::gateway::FileGateway;
 use super::limits::FileLimits;
+use super::units::TimeOrNone;
 use crate::demo::{DEMO, DemoClass};
 use crate::stub::Address;
 
@@ -15,11 +19,47 @@ use crate::stub::Address;
 #[serde(deny_unknown_fields)]
 pub struct File {
     pub listen: Option<Vec<FileAddress>>,
+    pub http: Option<Vec<FileAddress>>,
     pub threads: Option<NonZeroUsize>,
     pub namespaces: Option<BTreeMap<String, FileNamespace>>,
     #[serde(default)]
+    pub storage: FileStorage,
+    #[serde(default)]
+    pub gateway: FileGateway,
+    #[serde(default)]
     pub limits: FileLimits,
 }
+
+/// The table `[storage]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileStorage {
+    pub data: Option<PathBuf>,
+    pub in_memory: Option<bool>,
+    pub history: Option<TimeOrNone>,
+}
+
+impl FileStorage {
+    /// Returns where objects are stored, none in memory, and how far they can go back.
+    ///
+    /// # Errors
+    /// *invalid request* where both places are told.
+    pub fn settings(self) -> crate::error::Result<(Option<PathBuf>, Option<Duration>)> {
+        let in_memory = self.in_memory.unwrap_or(false);
+        if in_memory && self.data.is_some() {
+            return Err(crate::error::Error::invalid_request(
+                "storage.data and storage.in_memory = true: objects are stored in one place",
+            ));
+        }
+        let data = (!in_memory).then(|| self.data.unwrap_or_else(|| DATA.into()));
+        Ok((data, self.history.map_or(Some(HISTORY), |history| history.0)))
+    }
+}
+
+/// Where objects are stored where nothing is told.
+const DATA: &str = "./stubborn-data";
+/// How far objects can go back where nothing is told.
+const HISTORY: Duration = Duration::from_secs(3600);
 
 /// A table `[namespaces.NAME]`.
 #[derive(Debug, Deserialize)]
@@ -27,6 +67,8 @@ pub struct File {
 pub struct FileNamespace {
     pub class: FileClass,
     pub unique_key: Option<String>,
+    #[serde(default)]
+    pub expose: bool,
 }
 
 /// An address to listen on.

@@ -5,8 +5,10 @@
 //! not understood is skipped.
 
 mod file;
+mod gateway;
 mod limits;
 mod settings;
 mod units;
 
+pub use gateway::HttpAddress;
 pub use settings::{Flags, Settings};

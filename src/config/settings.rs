@@ -2,10 +2,13 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::file::File;
+use super::file::{File, FileAddress};
+use super::gateway::{HttpAddress, add_tokens};
 use crate::demo::{self, DemoClass};
 use crate::error::{Error, Result};
+use crate::gateway::GatewaySettings;
 use crate::limits::Limits;
 use crate::server::{Server, ServerBuilder};
 use crate::stub::Address;
@@ -17,8 +20,14 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// Where to listen; empty: as the file says.
     pub listen: Vec<Address>,
+    /// Where to serve HTTP; empty: as the file says.
+    pub http: Vec<HttpAddress>,
     /// How many threads run objects.
     pub threads: Option<NonZeroUsize>,
+    /// Where objects are stored.
+    pub data: Option<PathBuf>,
+    /// Whether nothing is stored on disk.
+    pub in_memory: bool,
 }
 
 /// What a server does.
@@ -26,10 +35,20 @@ pub struct Flags {
 pub struct Settings {
     /// Where it listens.
     pub listen: Vec<Address>,
+    /// Where it serves HTTP.
+    pub http: Vec<Address>,
+    /// How it serves HTTP.
+    pub gateway: GatewaySettings,
+    /// Which file has tokens for that, beside those that are told.
+    pub api_tokens_file: Option<PathBuf>,
     /// How many threads run objects; none: one for each core.
     pub threads: Option<NonZeroUsize>,
     /// Its namespaces; none: those of the demonstration.
     pub namespaces: Option<Vec<NamespaceSettings>>,
+    /// Where its objects are stored; none: in memory.
+    pub data: Option<PathBuf>,
+    /// How far objects can go back; none: not at all.
+    pub history: Option<Duration>,
     /// Its bounds.
     pub limits: Limits,
 }
@@ -43,6 +62,8 @@ pub struct NamespaceSettings {
     pub class: DemoClass,
     /// What its ids are derived from.
     pub unique_key: String,
+    /// Whether it is served over HTTP.
+    pub expose: bool,
 }
 
 impl Settings {
@@ -51,27 +72,40 @@ impl Settings {
     /// # Errors
     /// *invalid request*, naming the file and what is wrong in it.
     pub fn load(flags: Flags) -> Result<Self> {
-        let mut settings = match &flags.config {
-            Some(path) => Self::read(path)?,
-            None => Self::of(File::default())?,
+        let path = flags.config.clone();
+        let wrong = |error: Error| match &path {
+            Some(path) => {
+                let told = format!("{}: {}", path.display(), error.message);
+                Error::invalid_request(told)
+            }
+            None => error,
+        };
+        let mut file = match &path {
+            Some(path) => read(path).map_err(wrong)?,
+            None => File::default(),
         };
         if !flags.listen.is_empty() {
-            settings.listen = flags.listen;
+            file.listen = Some(flags.listen.into_iter().map(FileAddress).collect());
         }
-        settings.threads = flags.threads.or(settings.threads);
-        Ok(settings)
-    }
-
-    fn read(path: &Path) -> Result<Self> {
-        let wrong = |why: &dyn std::fmt::Display| {
-            Error::invalid_request(format!("{}: {why}", path.display()))
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-        let file = toml::from_str(&text).map_err(|error| wrong(&error.to_string().trim_end()))?;
-        Self::of(file).map_err(|error| wrong(&error.message))
+        if !flags.http.is_empty() {
+            let addresses = flags.http.into_iter().filter_map(|address| address.0);
+            file.http = Some(addresses.map(FileAddress).collect());
+        }
+        if flags.data.is_some() || flags.in_memory {
+            file.storage.data = flags.data;
+            file.storage.in_memory = Some(flags.in_memory);
+        }
+        file.threads = flags.threads.or(file.threads);
+        Self::of(file).map_err(wrong)
     }
 
     fn of(file: File) -> Result<Self> {
+        let http = match (file.http, &file.listen) {
+            (Some(http), _) => http.into_iter().map(|address| address.0).collect(),
+            (None, None) => vec![Address::Tcp(HTTP.to_owned())],
+            // Who says where to listen means just that.
+            (None, Some(_)) => Vec::new(),
+        };
         let listen = match file.listen {
             Some(listen) => listen.into_iter().map(|address| address.0).collect(),
             None => vec![Address::Tcp(LISTEN.to_owned())],
@@ -85,33 +119,78 @@ impl Settings {
             let named = namespaces.into_iter().map(|(name, namespace)| NamespaceSettings {
                 unique_key: namespace.unique_key.unwrap_or_else(|| name.clone()),
                 class: namespace.class.0,
+                expose: namespace.expose,
                 name,
             });
             named.collect()
         });
-        Ok(Self { listen, threads: file.threads, namespaces, limits })
+        let (data, history) = file.storage.settings()?;
+        let (gateway, api_tokens_file) = file.gateway.settings()?;
+        let threads = file.threads;
+        Ok(Self {
+            listen,
+            http,
+            gateway,
+            api_tokens_file,
+            threads,
+            namespaces,
+            data,
+            history,
+            limits,
+        })
+    }
+
+    /// Returns whether anybody needs a token to list over HTTP.
+    pub fn asks_for_tokens(&self) -> bool {
+        self.gateway.asks_for_tokens() || self.api_tokens_file.is_some()
     }
 
     /// Makes the server that does this.
     ///
     /// # Errors
-    /// As [`ServerBuilder::listen`].
+    /// As [`ServerBuilder::listen`]; *invalid request* where the file of tokens can't be read.
     pub fn builder(&self) -> Result<ServerBuilder> {
-        let mut builder = Server::builder().limits(self.limits.clone());
+        let mut gateway = self.gateway.clone();
+        if let Some(path) = &self.api_tokens_file {
+            gateway = add_tokens(gateway, path)?;
+        }
+        let mut builder =
+            Server::builder().limits(self.limits.clone()).gateway(gateway).history(self.history);
+        if let Some(data) = &self.data {
+            builder = builder.data(data);
+        }
         builder = match &self.namespaces {
-            None => demo::namespaces(builder),
+            None => {
+                let builder = demo::namespaces(builder);
+                // What anybody may play with on this machine is not for others.
+                match self.http.iter().all(Address::is_private) {
+                    true => demo::expose(builder),
+                    false => builder,
+                }
+            }
             Some(namespaces) => namespaces.iter().fold(builder, |builder, namespace| {
-                let NamespaceSettings { name, class, unique_key } = namespace;
-                builder.class(name, (class.class)(), unique_key)
+                let NamespaceSettings { name, class, unique_key, expose } = namespace;
+                let builder = builder.class(name, (class.class)(), unique_key);
+                if *expose { builder.expose(name) } else { builder }
             }),
         };
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
         }
-        self.listen
-            .iter()
-            .try_fold(builder, |builder, address| builder.listen(&address.to_string()))
+        for address in &self.listen {
+            builder = builder.listen(&address.to_string())?;
+        }
+        for address in &self.http {
+            builder = builder.http(&address.to_string())?;
+        }
+        Ok(builder)
     }
+}
+
+fn read(path: &Path) -> Result<File> {
+    let wrong = |why: &dyn std::fmt::Display| Error::invalid_request(why.to_string());
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    toml::from_str(&text).map_err(|error| wrong(&error.to_string().trim_end()))
 }
 
 /// Refuses limits that no request could be sent under.
@@ -130,6 +209,8 @@ fn check(limits: &Limits) -> Result<()> {
 
 /// Where a server listens that is told nothing: not to be reached from other machines.
 const LISTEN: &str = "127.0.0.1:7400";
+/// Where it serves HTTP then.
+const HTTP: &str = "127.0.0.1:7480";
 /// What a message holds beside the content of a request.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
 
@@ -166,7 +247,37 @@ mod tests {
         std::fs::remove_file(path).unwrap();
         let settings = Settings::load(Flags::default()).unwrap();
         assert_eq!(settings.listen, [Address::Tcp(LISTEN.into())]);
+        assert_eq!(settings.http, [Address::Tcp(HTTP.into())]);
         assert_eq!((settings.threads, settings.limits), (None, Limits::default()));
+    }
+
+    #[test]
+    fn http_is_served_by_default_only_where_nothing_says_where_to_listen() {
+        let served = |text: &str, listen: &[&str], http: &[&str]| {
+            let path = std::env::temp_dir().join(format!("stubborn-http-{}", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            let listen = listen.iter().map(|address| address.parse().unwrap()).collect();
+            let http = http.iter().map(|address| address.parse().unwrap()).collect();
+            let flags = Flags { config: Some(path.clone()), listen, http, ..Flags::default() };
+            let settings = Settings::load(flags).unwrap();
+            std::fs::remove_file(path).unwrap();
+            settings.http.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        for (text, listen, http, told) in [
+            ("", &[][..], &[][..], HTTP),
+            ("threads = 1", &[], &[], HTTP),
+            ("http = []", &[], &[], ""),
+            ("http = [\"unix:/h\"]", &[], &[], "unix:/h"),
+            ("listen = [\"a:1\"]", &[], &[], ""),
+            ("listen = [\"a:1\"]\nhttp = [\"a:2\"]", &[], &[], "a:2"),
+            ("http = [\"a:2\"]", &["a:1"], &[], "a:2"),
+            ("", &["a:1"], &[], ""),
+            ("", &["a:1"], &["a:2", "a:3"], "a:2 a:3"),
+            ("http = [\"a:2\"]", &[], &["a:3"], "a:3"),
+            ("http = [\"a:2\"]", &[], &["none"], ""),
+        ] {
+            assert_eq!(served(text, listen, http), told, "{text} {listen:?} {http:?}");
+        }
     }
 
     #[test]
@@ -188,6 +299,15 @@ mod tests {
             ("[namespaces.A]\nunique_key = \"x\"", &["class", "namespaces.A"]),
             ("[namespaces.A]\nclass = \"Kv\"\nkey = \"x\"", &["key", "unique_key"]),
             ("threads = ", &["threads"]),
+            ("[storage]\nhistory = 5", &["history", "5", "\"10s\""]),
+            ("[storage]\nfolder = \"x\"", &["folder", "data"]),
+            ("[storage]\ndata = \"x\"\nin_memory = true", &["storage.data", "in_memory"]),
+            ("http = [\"nowhere\"]", &["http", "nowhere"]),
+            ("[gateway]\ntrusted_proxies = [\"10.0.0.0/33\"]", &["trusted_proxies", "10.0.0.0/33"]),
+            ("[gateway]\napi_tokens = [\"\"]", &["gateway.api_tokens", "empty"]),
+            ("[[gateway.routes]]\nhost = \"a:1\"\nnamespace = \"A\"", &["host", "a:1"]),
+            ("[[gateway.routes]]\nhost = \"a\"", &["namespace"]),
+            ("[gateway]\ntoken = \"x\"", &["token"]),
         ] {
             let error = parse(text).map(drop).expect_err(text).message;
             assert!(told.iter().all(|told| error.contains(told)), "{text}: {error}");
@@ -203,6 +323,24 @@ mod tests {
         }
     }
 
+    /// Every key but those of the limits.
+    const KEYS: &[&str] = &[
+        "listen",
+        "http",
+        "threads",
+        "storage.data",
+        "storage.in_memory",
+        "storage.history",
+        "namespaces.NAME.class",
+        "namespaces.NAME.unique_key",
+        "namespaces.NAME.expose",
+        "gateway.trusted_proxies",
+        "gateway.error_messages",
+        "gateway.api_tokens",
+        "gateway.api_tokens_file",
+        "gateway.routes",
+    ];
+
     /// Each row of the tables is `| key | default | meaning |`, both in backquotes.
     #[test]
     fn what_is_documented_parses_and_every_limit_is_documented_with_its_default() {
@@ -212,19 +350,15 @@ mod tests {
         for (key, rest) in rows {
             let (value, _) = rest.split_once('`').expect("a default in backquotes");
             let quoted = key.replace("NAME", "A");
-            let needed = if key == "namespaces.NAME.unique_key" {
-                "namespaces.A.class = \"Kv\"\n"
-            } else {
-                ""
-            };
+            let of_namespace = key.starts_with("namespaces.") && key != "namespaces.NAME.class";
+            let needed = if of_namespace { "namespaces.A.class = \"Kv\"\n" } else { "" };
             let settings = parse(&format!("{needed}{quoted} = {value}"))
                 .unwrap_or_else(|error| panic!("{key}: {error}"));
             assert_eq!(settings.limits, Limits::default(), "the default of {key} is another");
             documented.insert(key);
         }
         let limits: Vec<String> = LIMITS.iter().map(|limit| format!("limits.{limit}")).collect();
-        let keys = ["listen", "threads", "namespaces.NAME.class", "namespaces.NAME.unique_key"]
-            .into_iter();
+        let keys = KEYS.iter().copied();
         let all: BTreeSet<&str> = keys.chain(limits.iter().map(String::as_str)).collect();
         assert_eq!(documented, all);
         let blocks = text.split("```toml\n").skip(1);

@@ -30,3 +30,8 @@ pub fn namespaces(builder: ServerBuilder) -> ServerBuilder {
         builder.class(demo.namespace, (demo.class)(), demo.namespace)
     })
 }
+
+/// Serves those namespaces over HTTP.
+pub fn expose(builder: ServerBuilder) -> ServerBuilder {
+    DEMO.iter().fold(builder, |builder, demo| builder.expose(demo.namespace))
+}

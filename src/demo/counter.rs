@@ -7,17 +7,21 @@ use http::Method;
 use super::query::{Query, bad_request, not_allowed};
 use crate::error::Result;
 use crate::message::{Request, Response, response as respond};
-use crate::object::{DurableObject, Env, State};
+use crate::object::{DurableObject, Env, State, Storage};
 
 /// A number. `GET` reads it; `POST` adds `?by=` (1 where it is missing) and answers the sum.
+///
+/// It is stored by the key `value`.
 #[derive(Debug)]
 pub struct Counter {
     value: Cell<i64>,
+    storage: Storage,
 }
 
 impl DurableObject for Counter {
-    async fn new(_state: State, _env: Env) -> Result<Self> {
-        Ok(Self { value: Cell::new(0) })
+    async fn new(state: State, _env: Env) -> Result<Self> {
+        let storage = state.storage();
+        Ok(Self { value: Cell::new(storage.get("value")?.unwrap_or(0)), storage })
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
@@ -31,6 +35,7 @@ impl DurableObject for Counter {
                 let Some(sum) = self.value.get().checked_add(by) else {
                     return bad_request(format!("by={by} is more than the counter can hold"));
                 };
+                self.storage.put("value", &sum)?;
                 self.value.set(sum);
             }
             _ => return not_allowed(&request, "GET, HEAD, POST"),

@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** they use what every author has, and nothing of the runtime's.
 
+mod alarms;
 mod chat;
 mod classes;
 mod counter;
@@ -11,12 +12,14 @@ mod probe;
 mod query;
 mod reflect;
 mod room;
+mod sql;
+mod stored;
 mod streams;
 #[cfg(test)]
 mod tests;
 mod typed;
 
-pub use classes::{DEMO, DemoClass, namespaces};
+pub use classes::{DEMO, DemoClass, expose, namespaces};
 pub use counter::Counter;
 pub use kv::Kv;
 pub use probe::Probe;

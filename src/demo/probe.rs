@@ -1,69 +1,96 @@
-//! `PROBE`: an object that reflects, and misbehaves on request.
+//! `PROBE`: an object that reflects, stores, and misbehaves on request.
 
 use std::cell::RefCell;
 use std::time::Duration;
 
-use super::query::{Complaint, Query, bad_request};
-use super::{reflect, streams};
+use super::alarms::Alarms;
+use super::query::{Complaint, Query, Refused, bad_request};
+use super::{reflect, sql, stored, streams};
 use crate::error::{Error, Result};
 use crate::message::{self, Request, Response, response as respond};
-use crate::object::{DurableObject, Env, RequestExt, State};
+use crate::object::{AlarmInfo, DurableObject, Env, RequestExt, State};
 
-/// An object for tests: it reflects, and misbehaves on request. `GET /` tells what it can do.
+/// An object for tests: it reflects, stores, and misbehaves on request. `GET /` tells what it can do.
 ///
 /// Its name, where it begins so, tells its constructor to misbehave: `slow-constructor-200-x` takes
 /// 200 ms, `bad-constructor` fails and `panic-constructor` panics.
+///
+/// What it stores by keys that begin with `~` is its own: `~alarm`, what its alarm is to do, and `~fired/`, how
+/// it rang.
 #[derive(Debug)]
 pub struct Probe {
     state: State,
     env: Env,
     log: RefCell<Vec<String>>,
+    alarms: Alarms,
 }
 
 impl DurableObject for Probe {
     async fn new(state: State, env: Env) -> Result<Self> {
         misconstruct(&state.name().unwrap_or_default()).await?;
-        Ok(Self { state, env, log: RefCell::default() })
+        let alarms = Alarms::new(state.clone());
+        Ok(Self { state, env, log: RefCell::default(), alarms })
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
         let query = Query::of(&request);
-        match self.answer(request, &query).await? {
+        match self.answer(request, &query).await {
             Ok(response) => Ok(response),
-            Err(complaint) => bad_request(complaint),
+            Err(Refused::Query(complaint)) => bad_request(complaint),
+            Err(Refused::Failed(error)) => Err(error),
         }
+    }
+
+    async fn alarm(&self, alarm: AlarmInfo) -> Result<()> {
+        self.alarms.ring(alarm).await
     }
 }
 
 impl Probe {
-    /// Answers, or complains of the query.
-    async fn answer(&self, request: Request, query: &Query) -> Result<Result<Response, Complaint>> {
+    async fn answer(&self, request: Request, query: &Query) -> Result<Response, Refused> {
         let path = request.uri().path().to_owned();
+        let storage = self.state.storage();
         Ok(match path.as_str() {
-            "/echo" => Ok(reflect::echo(request).await?),
-            "/whoami" => Ok(reflect::whoami(&self.state)?),
-            "/status" => reflect::status(query),
-            "/headers" => reflect::headers(query),
+            "/echo" => reflect::echo(request).await?,
+            "/whoami" => reflect::whoami(&self.state)?,
+            "/status" => reflect::status(query)?,
+            "/headers" => reflect::headers(query)?,
             "/log" => match query.text("n") {
-                Some(n) => Ok(respond::text(self.append(n)?.to_string())),
-                None => Ok(respond::json(&*self.log.borrow())?),
+                Some(n) => respond::text(self.append(n)?.to_string()),
+                None => respond::json(&*self.log.borrow())?,
             },
             "/yield" => self.log_and_yield(query).await?,
-            "/sleep" => sleep(query).await,
+            "/sleep" => sleep(query).await?,
+            "/block" => self.block(query).await?,
             "/gone" => self.wait_for_nobody(&request, query).await?,
-            "/stream" => streams::stream(&self.state, query),
+            "/stream" => streams::stream(&self.state, query)?,
             "/upload" => streams::upload(request, query).await?,
+            "/put" => stored::put(storage, request, query).await?,
+            "/get" => stored::get(&storage, query)?,
+            "/list" => stored::list(&storage, query)?,
+            "/delete" => stored::delete(&storage, query)?,
+            "/delete-all" => {
+                storage.delete_all()?;
+                respond::text("deleted")
+            }
+            "/txn" => stored::transaction(&storage, request, query).await?,
+            "/sync" => {
+                storage.sync().await?;
+                respond::text("synced")
+            }
+            "/bookmark" => stored::bookmark(&storage, query)?,
+            "/restore" => stored::restore(&self.state, query).await?,
+            "/sql" => sql::answer(&storage.sql(), request).await?,
+            "/alarm" => self.alarms.set(query)?,
+            "/alarms" => self.alarms.fired(query).await?,
             "/throw" => Err(Error::failed(query.text("message").unwrap_or("thrown")))?,
             "/panic" => misbehave(query.text("message").unwrap_or("asked to")),
             "/abort" => {
                 self.state.abort(query.text("reason").unwrap_or("asked to"));
-                Ok(respond::text("never seen: the object is gone"))
+                respond::text("never seen: the object is gone")
             }
-            "/call" => match Onward::of(request, query) {
-                Ok(onward) => Ok(onward.call(&self.env).await?),
-                Err(complaint) => Err(complaint),
-            },
-            path => Ok(respond::status(404, format!("there is no {path} here but\n{PATHS}"))?),
+            "/call" => Onward::of(request, query)?.call(&self.env).await?,
+            path => respond::status(404, format!("there is no {path} here but\n{PATHS}"))?,
         })
     }
 
@@ -77,31 +104,36 @@ impl Probe {
         Ok(log.len() - 1)
     }
 
-    async fn log_and_yield(&self, query: &Query) -> Result<Result<Response, Complaint>> {
-        let position = match query.required("n") {
-            Ok(n) => self.append(n)?,
-            Err(complaint) => return Ok(Err(complaint)),
-        };
+    async fn log_and_yield(&self, query: &Query) -> Result<Response, Refused> {
+        let position = self.append(query.required("n")?)?;
         tokio::task::yield_now().await;
-        Ok(Ok(respond::text(position.to_string())))
+        Ok(respond::text(position.to_string()))
+    }
+
+    /// Lets nothing else happen for a while.
+    async fn block(&self, query: &Query) -> Result<Response, Complaint> {
+        let (ms, fails) = (query.number("ms")?.unwrap_or(0), query.flag("fail"));
+        let section = async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            if fails {
+                Err(Error::failed("the critical section was asked to fail"))
+            } else {
+                Ok(())
+            }
+        };
+        self.state.block_concurrency_while(section).await;
+        Ok(respond::text(format!("blocked {ms} ms")))
     }
 
     /// Waits until the caller has gone, and logs that; not for ever.
-    async fn wait_for_nobody(
-        &self,
-        request: &Request,
-        query: &Query,
-    ) -> Result<Result<Response, Complaint>> {
-        let patience = match query.number("ms") {
-            Ok(ms) => Duration::from_millis(ms.unwrap_or(10_000)),
-            Err(complaint) => return Ok(Err(complaint)),
-        };
+    async fn wait_for_nobody(&self, request: &Request, query: &Query) -> Result<Response, Refused> {
+        let patience = Duration::from_millis(query.number("ms")?.unwrap_or(10_000));
         match tokio::time::timeout(patience, request.signal().gone()).await {
             Ok(()) => {
                 self.append("gone")?;
-                Ok(Ok(respond::text("gone")))
+                Ok(respond::text("gone"))
             }
-            Err(_) => Ok(Ok(respond::text("still there"))),
+            Err(_) => Ok(respond::text("still there")),
         }
     }
 }
@@ -167,8 +199,7 @@ fn misbehave(message: &str) -> ! {
 /// Entries that a log may have.
 const LOG_ENTRIES_MAX: usize = 1_000_000;
 
-const PATHS: &str = "\
-/echo                           the request as JSON
+const PATHS: &str = r#"/echo                           the request as JSON
 /log?n=TEXT                     appends TEXT; answers how many came before
 /log                            what was appended, as JSON
 /yield?n=TEXT                   as /log?n=TEXT, then yields once
@@ -180,7 +211,22 @@ const PATHS: &str = "\
 /headers?set=NAME:VALUE         answers these headers
 /whoami                         id, name, namespace and activation, as JSON
 /call?namespace=&name=&url=     calls another object, with &method= and the body
+/block?ms=N                     lets nothing else in for N ms; &fail fails then
+/put?key=&value=                stores texts, of as many pairs; &unconfirmed; or the body by a key
+/get?key=                       a value; of several keys, as /list
+/list?prefix=&limit=            [key, value] as JSON; &start= &start_after= &end= &reverse
+/delete?key=                    deletes keys; answers how many there were
+/delete-all                     deletes everything
+/txn?key=&value=&fail=TEXT      stores, and runs a body as /sql does, in a transaction that fails;
+                                &await_ms=N keeps it open
+/sync                           answers when everything is durable
+/sql                            runs the body, {"sql": "", "bindings": []}; bytes are {"hex": ""}
+/bookmark                       a bookmark of now; &at_ms=N of then
+/restore?to=BOOKMARK            goes back and resets itself; &stay goes back at the next start
+/alarm                          what the alarm is set to, as JSON; ?clear clears it
+/alarm?in_ms=N                  sets it; &fail=N fails N times, &abort resets, &again_ms=N sets it anew
+/alarms?wait=N                  how it rang, as JSON, once it has rung N times; for &ms=N at most
 /throw?message=TEXT             fails
 /panic?message=TEXT             panics
 /abort?reason=TEXT              resets itself
-";
+"#;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use http::header::{ALLOW, HeaderValue};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message::{Request, Response, response as respond};
 
 /// The pairs of a url's query, decoded, in order.
@@ -14,6 +14,27 @@ pub struct Query(Vec<(String, String)>);
 
 /// What is wrong with a query: fragments that name the parameter and what it was.
 pub type Complaint = String;
+
+/// Why there is no answer, so that `?` takes both.
+#[derive(Debug)]
+pub enum Refused {
+    /// The query is not right.
+    Query(Complaint),
+    /// Something failed.
+    Failed(Error),
+}
+
+impl From<Complaint> for Refused {
+    fn from(complaint: Complaint) -> Self {
+        Self::Query(complaint)
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
 
 impl Query {
     /// Reads the query of a request's url.
@@ -36,6 +57,23 @@ impl Query {
     /// Returns the values of all parameters of that name, in order.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Returns whether there is a parameter of that name, which is not `false`.
+    pub fn flag(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|value| value != "false")
+    }
+
+    /// Returns the values of `first` and of `second`, each with its other, in order.
+    ///
+    /// # Errors
+    /// Where one has no other.
+    pub fn pairs(&self, first: &str, second: &str) -> Result<Vec<(&str, &str)>, Complaint> {
+        let (firsts, seconds) = (self.all(first).count(), self.all(second).count());
+        if firsts != seconds {
+            return Err(format!("the url has ?{first}= {firsts} and ?{second}= {seconds} times"));
+        }
+        Ok(self.all(first).zip(self.all(second)).collect())
     }
 
     /// Returns the value of a parameter that must be there.
@@ -120,6 +158,15 @@ mod tests {
             assert_eq!(query.text(name), Some(value), "{name}");
         }
         assert_eq!(query.text("g"), None);
+    }
+
+    #[test]
+    fn a_flag_is_there_or_not_and_pairs_are_whole() {
+        let query = query("a&b=true&c=false&k=1&v=x&k=2&v=y");
+        assert_eq!(["a", "b", "c", "d"].map(|name| query.flag(name)), [true, true, false, false]);
+        assert_eq!(query.pairs("k", "v"), Ok(vec![("1", "x"), ("2", "y")]));
+        assert_eq!(query.pairs("none", "either"), Ok(vec![]));
+        assert!(query.pairs("k", "a").unwrap_err().contains("?k= 2 and ?a= 1"));
     }
 
     #[test]

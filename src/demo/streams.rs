@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::query::{Complaint, Query};
+use super::query::{Complaint, Query, Refused};
 use super::reflect::hex;
 use crate::body::Body;
 use crate::error::Result;
@@ -56,11 +56,9 @@ struct Received {
 ///
 /// # Errors
 /// Where the body was cut short.
-pub async fn upload(request: Request, query: &Query) -> Result<Result<Response, Complaint>> {
-    let (delay, stop_after) = match (query.number("delay_ms"), query.number("stop_after")) {
-        (Ok(delay), Ok(stop)) => (delay.map(Duration::from_millis), stop.unwrap_or(u64::MAX)),
-        (Err(complaint), _) | (_, Err(complaint)) => return Ok(Err(complaint)),
-    };
+pub async fn upload(request: Request, query: &Query) -> Result<Response, Refused> {
+    let delay = query.number("delay_ms")?.map(Duration::from_millis);
+    let stop_after = query.number("stop_after")?.unwrap_or(u64::MAX);
     let (mut body, mut digest, mut bytes) = (request.into_body(), Sha256::new(), 0);
     while bytes < stop_after
         && let Some(chunk) = body.chunk().await
@@ -73,7 +71,7 @@ pub async fn upload(request: Request, query: &Query) -> Result<Result<Response, 
             tokio::time::sleep(delay).await;
         }
     }
-    respond::json(&Received { bytes, sha256: hex(&digest.finalize()) }).map(Ok)
+    Ok(respond::json(&Received { bytes, sha256: hex(&digest.finalize()) })?)
 }
 
 /// A prime, so that chunks out of order, lost or doubled show in the content.

@@ -1,6 +1,8 @@
 //! Drives each class through a real server, as a client does.
 
+mod alarms;
 mod chat;
+mod remembering;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -13,14 +15,19 @@ use tokio::runtime::LocalRuntime;
 use super::namespaces;
 use crate::demo_capnp::{listener, probe};
 use crate::error::Kind;
-use crate::{Body, Client, IntoRequest, Request, Response, Result, Server};
+use crate::{Body, Client, IntoRequest, Request, Response, Result, Server, ServerBuilder};
 
 /// Runs `test` with a connection to a server of the demonstration.
 fn served<F: Future<Output = ()>>(test: impl FnOnce(Client) -> F) {
+    served_by(Server::builder(), test);
+}
+
+/// Runs `test` with a connection to the server of `builder`, with the demonstration.
+fn served_by<F: Future<Output = ()>>(builder: ServerBuilder, test: impl FnOnce(Client) -> F) {
     let runtime = LocalRuntime::new().unwrap();
     runtime.block_on(async {
         let threads = NonZeroUsize::new(2).unwrap();
-        let builder = namespaces(Server::builder()).listen("127.0.0.1:0").unwrap();
+        let builder = namespaces(builder).listen("127.0.0.1:0").unwrap();
         let server = builder.threads(threads).start().await.unwrap();
         let client = Client::connect(&server.addresses()[0].to_string()).await.unwrap();
         test(client).await;

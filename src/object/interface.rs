@@ -11,7 +11,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use capnp::any_pointer;
-use capnp::capability::{DispatchCallResult, Params, Promise, Results, Server};
+use capnp::capability::{
+    DispatchCallResult, FromClientHook, FromServer, Params, Promise, Results, Server,
+};
 use capnp::private::capability::{
     ClientHook, ParamsHook, PipelineHook, PipelineOp, RequestHook, ResultsHook,
 };
@@ -25,6 +27,8 @@ use self::outgoing::IncomingParams;
 use crate::error::Error;
 use crate::gate::Outbox;
 use crate::limits::Limits;
+use crate::object::State;
+use crate::stub::ordered;
 
 /// The dispatcher that the generated code has for one object.
 pub struct Dispatch(Box<Dispatcher>);
@@ -39,6 +43,22 @@ impl Dispatch {
         Self(Box::new(move |interface, method, params, results| {
             dispatch.clone().dispatch_call(interface, method, params, results)
         }))
+    }
+}
+
+impl State {
+    /// Makes a capability of `server` that others may call, as [`stubborn::capability`](crate::capability) does, and
+    /// that is a part of the object: its methods wait while a critical section of another event runs, what they
+    /// answer leaves when what the object wrote before is durable, a panic in one resets the object, and a reset
+    /// ends it. The object stays in memory as long as anybody holds the capability.
+    pub fn capability<C, S>(&self, server: S) -> C
+    where
+        C: FromServer<S> + FromClientHook,
+        S: 'static,
+    {
+        let (capability, serving) = ordered(server, self.outbox());
+        self.wait_until(serving);
+        capability
     }
 }
 

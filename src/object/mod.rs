@@ -6,6 +6,7 @@ mod env;
 mod interface;
 mod signal;
 mod socket;
+mod sql;
 mod state;
 mod storage;
 
@@ -18,5 +19,6 @@ pub use socket::{
     ATTACHMENT_BYTES_MAX, AUTO_RESPONSE_BYTES_MAX, Accepted, SOCKETS_MAX, Socket, TAG_CHARS_MAX,
     TAGS_MAX,
 };
+pub use sql::Sql;
 pub use state::{Control, Identity, State};
 pub use storage::{Bookmark, List, Storage};

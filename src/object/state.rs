@@ -66,6 +66,9 @@ pub trait Control {
     /// Returns what is answered without the object.
     fn auto_response(&self) -> Option<(Text, Text)>;
 
+    /// Returns the milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+
     /// How long a critical section may take.
     fn critical_section_timeout(&self) -> std::time::Duration;
 }
@@ -169,6 +172,19 @@ impl State {
         self.control.auto_response()
     }
 
+    /// Returns the milliseconds since 1970, by the clock that alarms go by. It may jump as the machine's clock
+    /// is set; a test can drive it ([`ServerBuilder::clock`](crate::ServerBuilder::clock)).
+    ///
+    /// ```
+    /// # use stubborn::{Result, State};
+    /// fn remind_in_an_hour(state: &State) -> Result<()> {
+    ///     state.storage().set_alarm(state.now_ms() + 3_600_000)
+    /// }
+    /// ```
+    pub fn now_ms(&self) -> u64 {
+        self.control.now_ms()
+    }
+
     /// Runs `section` while nothing else of the object runs, and returns its result: no other event enters, and
     /// the handlers that are inside already do not go on. Sections run one after the other; one begun inside
     /// of another is part of it. It begins when the returned future is first polled.
@@ -196,6 +212,11 @@ impl State {
         };
         self.control.reset(error);
         std::future::pending().await
+    }
+
+    /// Returns what the object has said and not let out.
+    pub(super) fn outbox(&self) -> Rc<Outbox> {
+        self.control.outbox()
     }
 
     /// Runs `task` beside the handlers; the object stays in memory until it ends. (A task of

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::sql::Sql;
 use super::state::Control;
 use crate::error::{Error, Result};
 use crate::gate::Section;
 use crate::storage::engine::Order;
 use crate::storage::object::{Confirm, ObjectStorage};
+use crate::storage::sql::database::Database;
 use crate::storage::{Span, value};
 
 /// The storage of one object: private, transactional, durable. Cheap to clone.
@@ -122,6 +124,13 @@ impl List {
 }
 
 /// A point in the history of an object's storage. Prints and parses as text that orders as time does.
+///
+/// ```
+/// let text = "0000019a0f3b2c1d";
+/// assert_eq!(text.parse::<stubborn::Bookmark>()?.to_string(), text);
+/// assert!(["1d", "+000019a0f3b2c1d"].iter().all(|text| text.parse::<stubborn::Bookmark>().is_err()));
+/// # Ok::<_, stubborn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bookmark(u64);
 
@@ -136,8 +145,11 @@ impl std::str::FromStr for Bookmark {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong =
-            |_| Error::invalid_request(format!("{text:?} is no bookmark: it has 16 hex digits"));
-        u64::from_str_radix(text, 16).map(Self).map_err(wrong)
+            || Error::invalid_request(format!("{text:?} is no bookmark: it has 16 hex digits"));
+        if text.len() != 16 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| wrong())
     }
 }
 
@@ -297,6 +309,16 @@ impl Storage {
         })
     }
 
+    /// Returns the object's own SQL database.
+    pub fn sql(&self) -> Sql {
+        Sql::new(self.clone())
+    }
+
+    /// Uses the SQL database.
+    pub(super) fn with_sql<T>(&self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        self.inner()?.with_sql(self.confirm, work)
+    }
+
     /// Has nothing be stored any more, the alarm and the SQL database included.
     ///
     /// # Errors
@@ -318,7 +340,11 @@ impl Storage {
     pub async fn transaction<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let section = self.section()?;
         section.entered().await;
-        let open = Open::begin(self.inner()?)?;
+        let inner = self.inner()?;
+        // What was written before is no part of it: what `work` says, and may wait for an answer to, waits for
+        // that alone.
+        inner.flush()?;
+        let open = Open::begin(inner)?;
         let value = section.run(work).await?;
         open.commit()?;
         Ok(value)
@@ -344,7 +370,7 @@ impl Storage {
     /// enters the object meanwhile. (What the object says waits for its writes by itself.)
     ///
     /// # Errors
-    /// Why it never will be; the object is then reset.
+    /// Why it never will be; the object is then reset. *failed* inside a transaction.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
@@ -429,8 +455,9 @@ impl Open {
     }
 
     fn commit(mut self) -> Result<()> {
+        self.storage.commit()?;
         self.committed = true;
-        self.storage.commit()
+        Ok(())
     }
 }
 

@@ -13,18 +13,41 @@ use tokio_util::sync::CancellationToken;
 use super::bootstrap::Bootstrap;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::listen::{Door, Place, Stream};
 use crate::runtime::Shard;
 use crate::vat::{Account, Network, Traffic};
 
-/// Serves the contract over a stream until it closes, or the server says farewell. `place` is dropped then.
-pub fn serve<R, W>(
-    shard: &Rc<Shard>,
-    reader: R,
-    writer: W,
+/// The door of connections that speak the contract. The calls of all of them count in one account.
+#[derive(Debug)]
+pub struct RpcDoor {
     account: Arc<Account>,
-    farewell: CancellationToken,
-    place: impl Send + 'static,
-) where
+}
+
+impl RpcDoor {
+    /// Makes the door.
+    pub fn new(account: Arc<Account>) -> Self {
+        Self { account }
+    }
+}
+
+impl Door for RpcDoor {
+    fn serve(&self, shard: &Rc<Shard>, stream: Stream, place: Place) {
+        match stream {
+            Stream::Tcp(stream) => {
+                let (reader, writer) = stream.into_split();
+                serve(shard, reader, writer, self.account.clone(), place);
+            }
+            Stream::Unix(stream) => {
+                let (reader, writer) = stream.into_split();
+                serve(shard, reader, writer, self.account.clone(), place);
+            }
+        }
+    }
+}
+
+/// Serves the contract over a stream until it closes, or the server says farewell.
+fn serve<R, W>(shard: &Rc<Shard>, reader: R, writer: W, account: Arc<Account>, place: Place)
+where
     R: AsyncRead + Unpin + 'static,
     W: AsyncWrite + Unpin + 'static,
 {
@@ -36,9 +59,8 @@ pub fn serve<R, W>(
             outcome = system => if let Err(error) = outcome {
                 tracing::debug!(%error, "a connection ended");
             },
-            () = answered(&farewell, &traffic) => tracing::debug!("a connection was let go"),
+            () = answered(&place.farewell, &traffic) => tracing::debug!("a connection was let go"),
         }
-        drop(place);
     });
 }
 

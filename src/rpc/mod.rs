@@ -15,11 +15,9 @@ mod connection;
 mod directory;
 mod forward;
 mod hook;
-mod listener;
 mod namespace;
 mod pair;
 mod prompt;
 
-pub use connection::serve;
+pub use connection::RpcDoor;
 pub use directory::RpcDoors;
-pub use listener::{Bound, Connections, Listener};

@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures::channel::oneshot;
-
 use super::connection::{Ticket, Tickets};
 use super::forward::Forward;
 use super::hook::{Route, StubHook};
@@ -128,29 +126,6 @@ impl NamespaceDoor {
         let existing = matches!(target, Target::Existing(_));
         Ok(runtime::Address { key: Key { namespace: found.number, id }, name, existing })
     }
-
-    /// Asks every shard for its objects, and merges them. One more than `limit` tells whether there is more.
-    async fn gather(&self, limit: usize, after: Option<ObjectId>) -> Result<Vec<Listed>> {
-        let found = self.found()?;
-        let number = found.number;
-        let asked: Vec<_> = (0..found.shard.placement().shards())
-            .map(|index| {
-                let (reply, answer) = oneshot::channel();
-                found.shard.run_on(index, move |shard| {
-                    let _ = reply.send(shard.list(number, after, limit + 1));
-                });
-                answer
-            })
-            .collect();
-        let mut objects = Vec::new();
-        for answer in asked {
-            let stopped = |_| Error::disconnected("the server has stopped");
-            objects.append(&mut answer.await.map_err(stopped)??);
-        }
-        objects.sort_unstable_by_key(|object| object.id);
-        objects.truncate(limit + 1);
-        Ok(objects)
-    }
 }
 
 /// Reads an id that a caller gave.
@@ -191,10 +166,12 @@ impl NamespaceDoor {
             cursor.parse::<ObjectId>().map_err(wrong)
         };
         let after = cursor.map(parse).transpose()?;
-        let mut objects = self.gather(limit as usize, after).await?;
+        let found = self.found()?;
+        let mut objects =
+            runtime::gather(&found.shard, found.number, limit as usize, after).await?;
         let mut more = objects.len() > limit as usize;
         objects.truncate(limit as usize);
-        more |= fit(&mut objects, self.found()?.shard.limits().message_bytes_max);
+        more |= fit(&mut objects, found.shard.limits().message_bytes_max);
         let cursor = objects.last().filter(|_| more).map(|last| last.id);
         Ok((objects, cursor))
     }

@@ -423,6 +423,7 @@ fn construct(container: &Rc<Container>, shard: &Rc<Shard>) -> (Rc<Interior>, Sta
         container: Rc::downgrade(container),
         interior: interior.clone(),
         identity: container.identity(namespace.name()),
+        clock: shard.storages().rules().clock,
         critical_section_timeout: timeout,
     };
     let state = State::new(Rc::new(control));

@@ -18,6 +18,7 @@ use super::lane::Lane;
 use super::registry::Key;
 use super::shard::Shard;
 use super::sockets::ObjectSockets;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::gate::{Outbox, Section};
 use crate::object::{Accepted, Control, Identity};
@@ -403,6 +404,7 @@ pub struct Inside {
     pub container: Weak<Container>,
     pub interior: Rc<Interior>,
     pub identity: Identity,
+    pub clock: Clock,
     pub critical_section_timeout: Duration,
 }
 
@@ -471,6 +473,10 @@ impl Control for Inside {
 
     fn auto_response(&self) -> Option<(Text, Text)> {
         self.current()?.sockets().auto_response()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.unix_ms()
     }
 
     fn critical_section_timeout(&self) -> Duration {

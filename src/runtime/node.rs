@@ -19,6 +19,7 @@ use crate::limits::Limits;
 use crate::storage::engine::Engine;
 use crate::storage::object::Rules;
 use crate::storage::row::VIRTUAL_SHARDS;
+use crate::storage::sql;
 
 /// The shards of this process. Dropping it stops them at once; [`drain`](Self::drain) comes before an orderly end.
 pub struct Node {
@@ -63,7 +64,8 @@ impl Node {
         let spaces = namespaces.all().iter().map(space).collect::<Result<_>>()?;
         let leases = engine.acquire(&(0..VIRTUAL_SHARDS).collect::<Vec<_>>())?;
         let transaction_bytes_max = limits.transaction_bytes_max;
-        let rules = Rules { clock, retention: history, transaction_bytes_max };
+        let sql = sql::limits::Limits::default();
+        let rules = Rules { clock, retention: history, transaction_bytes_max, sql };
         let common = Common {
             namespaces,
             limits,
@@ -88,6 +90,11 @@ impl Node {
     /// Returns how many shards there are.
     pub fn shards(&self) -> usize {
         self.threads.len()
+    }
+
+    /// Returns where objects are stored, in a few words.
+    pub fn storage(&self) -> String {
+        self.common.engine.describe()
     }
 
     /// Runs `run` on shard `to`, after what was sent there before.

@@ -292,7 +292,11 @@ impl Alarm {
     /// Tells the object's storage how it ended, and whoever rang it once that is durable.
     fn poll(&mut self, answering: &Answering, context: &mut Context<'_>) -> Poll<Ended> {
         let outcome = ready!(self.handler.as_mut().poll(context));
-        if answering.container.is_broken() {
+        if let Some(reason) = answering.container.broken() {
+            // Whose failure it was decides whether it counts.
+            if let Some(reply) = self.reply.take() {
+                let _ = reply.send(Err(reason));
+            }
             return Poll::Ready(Ended::Done);
         }
         let outcome = outcome.map_err(|error| {

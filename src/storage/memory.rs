@@ -98,14 +98,7 @@ impl Memory {
         let Some(session) = held.waiting.front().map(|waiting| waiting.session.clone()) else {
             return;
         };
-        session.fail();
-        let (failed, kept): (VecDeque<_>, _) = std::mem::take(&mut held.waiting)
-            .into_iter()
-            .partition(|waiting| Arc::ptr_eq(&waiting.session, &session));
-        held.waiting = kept;
-        let mut rows = held.durable.clone();
-        held.waiting.iter().for_each(|waiting| apply(&mut rows, &waiting.changes));
-        shared.rows = rows;
+        let failed = shared.remove_waiting(|waiting| Arc::ptr_eq(&waiting.session, &session));
         drop(shared);
         failed.into_iter().for_each(|waiting| waiting.tell(Err(error.clone())));
     }
@@ -118,6 +111,21 @@ impl Memory {
         let (spaces, epochs) = (shared.spaces.clone(), shared.epochs.clone());
         let shared = Shared { rows, spaces, epochs, held, ..Shared::default() };
         Self { shared: Arc::new(Mutex::new(shared)) }
+    }
+}
+
+impl Shared {
+    /// Takes the waiting batches that `fails` picks out of the store; their sessions have failed.
+    fn remove_waiting(&mut self, fails: impl Fn(&Waiting) -> bool) -> VecDeque<Waiting> {
+        let Some(held) = &mut self.held else { return VecDeque::new() };
+        let (failed, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut held.waiting).into_iter().partition(fails);
+        held.waiting = kept;
+        failed.iter().for_each(|waiting| waiting.session.fail());
+        let mut rows = held.durable.clone();
+        held.waiting.iter().for_each(|waiting| apply(&mut rows, &waiting.changes));
+        self.rows = rows;
+        failed
     }
 }
 
@@ -150,7 +158,16 @@ impl Engine for Memory {
             *epoch += 1;
             Lease { shard: *shard, epoch: *epoch }
         };
-        Ok(shards.iter().map(take).collect())
+        let leases = shards.iter().map(take).collect();
+        let fenced = shared.remove_waiting(|waiting| shards.contains(&waiting.session.lease.shard));
+        let epochs = shared.epochs.clone();
+        drop(shared);
+        for waiting in fenced {
+            let lease = waiting.session.lease;
+            let epoch = epochs.get(&lease.shard).copied().unwrap_or_default();
+            waiting.tell(Err(super::engine::fenced(lease, epoch)));
+        }
+        Ok(leases)
     }
 
     fn store(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Result<Box<dyn Store>> {

@@ -9,9 +9,16 @@
 //! **Invariant:** a batch has what the object's record, its alarm's row and its history need to fit its data.
 //! **Invariant:** once a batch has failed, everything fails with the reason.
 
-use std::cell::RefCell;
+mod alarm;
+mod batch;
+mod bookmarks;
+mod listing;
+mod sql;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::VecDeque;
-use std::ops::{Bound, ControlFlow};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,15 +26,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::channel::oneshot;
 
-use super::engine::{Batch, Change, Done, Order, Session, Store, Submitted, Ticket};
+pub use self::alarm::Ringing;
+pub use self::sql::StoredPages;
+use super::engine::{Done, Session, Store, Submitted, Ticket};
 use super::history::History;
-use super::pending::{Layer, Pending, Span};
-use super::record::{Alarm, Record};
-use super::row::{Key, KeyRange, Table};
+use super::pending::Pending;
+use super::record::Record;
+use super::row::Key;
+use super::sql::database::Database;
+use super::sql::limits;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::gate::Outbox;
-use crate::schedule::{Failure, RETRIES_MAX, Tries};
 
 /// What the storage of every object of a thread goes by.
 #[derive(Clone, Debug)]
@@ -38,6 +48,8 @@ pub struct Rules {
     pub retention: Option<Duration>,
     /// Bytes of one transaction.
     pub transaction_bytes_max: usize,
+    /// The bounds of SQL databases.
+    pub sql: limits::Limits,
 }
 
 /// What surrounds the storage of an object.
@@ -59,17 +71,6 @@ pub enum Confirm {
     No,
 }
 
-/// An alarm that rings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ringing {
-    /// What it was set to, in milliseconds since 1970.
-    pub scheduled_ms: u64,
-    /// How often its handler has failed.
-    pub retries: u32,
-    /// How often it was tried.
-    pub tries: Tries,
-}
-
 /// The storage of one object in memory.
 pub struct ObjectStorage {
     store: Rc<dyn Store>,
@@ -77,7 +78,18 @@ pub struct ObjectStorage {
     outbox: Rc<Outbox>,
     rules: Rc<Rules>,
     surroundings: Box<dyn Surroundings>,
+    /// Whether the stored pages count for nothing, because they are about to go.
+    pages_hidden: Rc<Cell<bool>>,
     state: RefCell<State>,
+}
+
+impl State {
+    fn has_changes(&self) -> bool {
+        !self.pending.is_empty()
+            || self.record_changed
+            || !self.pages.is_empty()
+            || self.sql.as_ref().is_some_and(|sql| sql.is_dirty())
+    }
 }
 
 struct State {
@@ -87,8 +99,10 @@ struct State {
     /// Whether the record must be written though no row is.
     record_changed: bool,
     pending: Pending,
-    /// Pages that wait to be written.
+    /// Pages that wait to be written, beside those of `sql`.
     pages: Vec<(u32, Option<Bytes>)>,
+    /// The SQL database, once it was used.
+    sql: Option<Rc<Database>>,
     history: History,
     ringing: Option<Ringing>,
     /// Whether the alarm was set or cleared since it rings.
@@ -121,6 +135,7 @@ impl ObjectStorage {
             record_changed: false,
             pending: Pending::default(),
             pages: Vec::new(),
+            sql: None,
             history,
             ringing: None,
             alarm_replaced: false,
@@ -128,8 +143,9 @@ impl ObjectStorage {
             syncs: VecDeque::new(),
             broken: None,
         };
-        let state = RefCell::new(state);
-        let storage = Rc::new(Self { store, session, outbox, rules, surroundings, state });
+        let (state, pages_hidden) = (RefCell::new(state), Rc::default());
+        let storage =
+            Rc::new(Self { store, session, outbox, rules, surroundings, pages_hidden, state });
         let bookmark = storage.state.borrow().record.restore;
         if let Some(bookmark) = bookmark {
             storage.go_back(bookmark)?;
@@ -183,44 +199,19 @@ impl ObjectStorage {
     /// Has nothing be stored any more, the alarm included.
     ///
     /// # Errors
-    /// Why the storage is broken.
+    /// Why the storage is broken; *failed* inside a transaction.
     pub fn clear(&self, confirm: Confirm) -> Result<()> {
+        if self.usable()?.pending.depth() > 0 {
+            return Err(Error::failed("everything can't be deleted inside a transaction"));
+        }
         let pages = self.stored_pages()?;
         self.change(confirm, 0, |state| {
             state.pending.top().clear();
+            // What it had is gone; used again, it begins anew.
+            state.sql = None;
+            self.pages_hidden.set(true);
             state.pages.extend(pages.into_iter().map(|number| (number, None)));
         })
-    }
-
-    /// Visits the values whose keys lie in `span`, in order, until `visit` breaks.
-    ///
-    /// # Errors
-    /// Why the storage is broken; where the store can't be read.
-    pub fn visit(
-        &self,
-        span: &Span,
-        order: Order,
-        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
-    ) -> Result<()> {
-        let (waiting, is_cleared) = {
-            let state = self.usable()?;
-            (state.pending.within(span, order), state.pending.is_cleared())
-        };
-        let mut merge =
-            Merge { waiting: waiting.into_iter().peekable(), order, visit, ended: false };
-        if !is_cleared && !span.is_empty() {
-            let bound = |bound: &Bound<Vec<u8>>| bound.clone();
-            let (from, to) = (bound(&span.from), bound(&span.to));
-            let range = KeyRange::within(
-                Table::Value,
-                &self.session.object,
-                from.as_ref().map(Vec::as_slice),
-                to.as_ref().map(Vec::as_slice),
-            );
-            self.store.scan(&range, order, &mut |key, value| merge.stored(key, value))?;
-        }
-        merge.rest();
-        Ok(())
     }
 
     /// Begins a transaction inside the present one.
@@ -228,9 +219,9 @@ impl ObjectStorage {
     /// # Errors
     /// Why the storage is broken.
     pub fn begin(&self) -> Result<()> {
-        // What was written before it is not part of it: what is said inside waits for that alone.
-        if self.usable()?.pending.depth() == 0 {
-            self.flush()?;
+        let sql = self.usable()?.sql.clone();
+        if let Some(sql) = sql {
+            self.of_sql(&sql, sql.savepoint())?;
         }
         self.usable_mut()?.pending.begin();
         Ok(())
@@ -239,12 +230,17 @@ impl ObjectStorage {
     /// Ends the innermost transaction: its writes count.
     ///
     /// # Errors
-    /// Why the storage is broken.
+    /// Why the storage is broken; why SQLite can't commit. Then the transaction is still open.
     pub fn commit(&self) -> Result<()> {
+        let sql = self.usable()?.sql.clone();
+        if let Some(sql) = &sql {
+            self.of_sql(sql, sql.release())?;
+        }
         let mut state = self.usable_mut()?;
         state.pending.commit();
         if state.pending.depth() == 0 {
-            if state.pending.top().confirmed {
+            // Whether its pages were confirmed is not known any more.
+            if state.pending.top().confirmed || sql.is_some_and(|sql| sql.is_dirty()) {
                 self.outbox.lock(self.session.submitted() + 1);
             }
             drop(state);
@@ -255,6 +251,13 @@ impl ObjectStorage {
 
     /// Ends the innermost transaction: its writes never were.
     pub fn roll_back(&self) {
+        let sql = self.state.borrow().sql.clone();
+        if let Some(sql) = sql
+            && let Err(error) = sql.rollback()
+        {
+            // Neither the old state nor the new one: the object can't go on.
+            self.break_with(&error);
+        }
         let mut state = self.state.borrow_mut();
         state.pending.roll_back();
         if state.pending.depth() == 0 {
@@ -263,88 +266,19 @@ impl ObjectStorage {
         }
     }
 
-    /// Returns what the alarm is set to; none while it rings, unless it was set meanwhile.
-    ///
-    /// # Errors
-    /// Why the storage is broken.
-    pub fn alarm(&self) -> Result<Option<u64>> {
-        let state = self.usable()?;
-        let alarm = match state.pending.alarm() {
-            Some(alarm) => alarm,
-            None if state.ringing.is_some() && !state.alarm_replaced => None,
-            None => state.record.alarm,
-        };
-        Ok(alarm.map(|alarm| alarm.scheduled_ms))
-    }
-
-    /// Sets the alarm, or clears it. Clearing does not undo that it rings.
-    ///
-    /// # Errors
-    /// Why the storage is broken.
-    pub fn set_alarm(&self, scheduled_ms: Option<u64>, confirm: Confirm) -> Result<()> {
-        let is_set = self.alarm()?.is_some();
-        if scheduled_ms.is_none() && !is_set {
-            return Ok(());
-        }
-        self.change(confirm, 0, |state| {
-            state.pending.top().alarm = Some(scheduled_ms.map(Alarm::at));
-        })
-    }
-
-    /// Begins to ring, if the alarm is due. `tries` are those that the store does not know of.
-    ///
-    /// # Errors
-    /// Why the storage is broken.
-    pub fn ring(&self, tries: Tries) -> Result<Option<Ringing>> {
-        let now = self.rules.clock.unix_ms();
-        let mut state = self.usable_mut()?;
-        let alarm = match state.pending.alarm() {
-            Some(_) => None,
-            None => state.record.alarm.filter(|alarm| alarm.due_ms <= now),
-        };
-        let Some(alarm) = alarm.filter(|_| state.ringing.is_none()) else { return Ok(None) };
-        if tries.counted > RETRIES_MAX {
-            drop(state);
-            self.set_alarm(None, Confirm::Yes)?;
-            return Ok(None);
-        }
-        let known = alarm.tries();
-        let is_known = known.counted + known.backoff >= tries.counted + tries.backoff;
-        let tries = if is_known { known } else { tries };
-        let ringing = Ringing { scheduled_ms: alarm.scheduled_ms, retries: tries.counted, tries };
-        state.ringing = Some(ringing);
-        state.alarm_replaced = false;
-        Ok(Some(ringing))
-    }
-
-    /// Ends to ring. A failure has it tried again later, unless it was set meanwhile or failed too often.
-    ///
-    /// # Errors
-    /// Why the storage is broken.
-    pub fn rang(&self, outcome: Result<(), Failure>, random: u64) -> Result<()> {
-        let now = self.rules.clock.unix_ms();
-        let again = {
-            let mut state = self.usable_mut()?;
-            let Some(ringing) = state.ringing.take() else { return Ok(()) };
-            if state.alarm_replaced || state.pending.alarm().is_some() {
-                return Ok(());
-            }
-            let tried = Alarm::tried(ringing.scheduled_ms, ringing.tries);
-            outcome.err().and_then(|failure| tried.after(failure, now, random))
-        };
-        self.change(Confirm::Yes, 0, |state| state.pending.top().alarm = Some(again))
-    }
-
     /// Waits until everything that was written so far is durable.
     ///
     /// # Errors
-    /// Why it never will be.
+    /// Why it never will be; *failed* inside a transaction, which has to end first.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub fn synced(&self) -> impl Future<Output = Result<()>> + use<> {
         let (told, outcome) = oneshot::channel();
-        if let Err(error) = self.flush() {
+        if self.state.borrow().pending.depth() > 0 {
+            let text = "what a transaction writes is not stored before it ends: sync behind it";
+            let _ = told.send(Err(Error::failed(text)));
+        } else if let Err(error) = self.flush() {
             let _ = told.send(Err(error));
         } else {
             let mut state = self.state.borrow_mut();
@@ -358,63 +292,10 @@ impl ObjectStorage {
         async move { outcome.await.unwrap_or_else(|_| Err(Error::disconnected("the object is gone"))) }
     }
 
-    /// Returns a bookmark of this moment: everything written so far is before it.
-    ///
-    /// # Errors
-    /// Why the storage is broken; *failed* inside a transaction, or where nothing is kept.
-    pub fn bookmark(&self) -> Result<u64> {
-        self.going_back_is_possible()?;
-        self.flush()?;
-        let mut state = self.usable_mut()?;
-        state.history.close();
-        Ok(state.record.period)
-    }
-
-    /// Returns the bookmark of the moment `at_ms`, to within ten seconds.
-    ///
-    /// # Errors
-    /// *failed* where that is further back than is kept, or to come.
-    pub fn bookmark_at(&self, at_ms: u64) -> Result<u64> {
-        self.going_back_is_possible()?;
-        let now = self.rules.clock.unix_ms();
-        let oldest = self.usable()?.history.oldest(now).unwrap_or(now);
-        if at_ms < oldest || at_ms > now {
-            return Err(Error::failed(format!(
-                "{at_ms} ms is not between {oldest} and {now}, the times that can be gone back to"
-            )));
-        }
-        Ok(at_ms)
-    }
-
-    /// Has the object's next start go back to `bookmark`. Returns the bookmark that undoes it.
-    ///
-    /// # Errors
-    /// As [`bookmark`](Self::bookmark), and where the bookmark is older than is kept.
-    pub fn restore(&self, bookmark: u64) -> Result<u64> {
-        let undo = self.bookmark()?;
-        let now = self.rules.clock.unix_ms();
-        let oldest = self.usable()?.history.oldest(now).unwrap_or(now);
-        // A period is as old as its end: what was kept in it can be gone back to.
-        if bookmark > undo.max(now) || (bookmark < oldest && bookmark != undo) {
-            return Err(Error::failed(format!(
-                "bookmark {bookmark:016x} is not between {oldest:016x} and {undo:016x}, those that can \
-                 be gone back to"
-            )));
-        }
-        self.change(Confirm::Yes, 0, |state| {
-            state.record.restore = Some(bookmark);
-            state.record_changed = true;
-        })?;
-        Ok(undo)
-    }
-
     /// Returns whether everything that was written is durable.
     pub fn is_durable(&self) -> bool {
         let state = self.state.borrow();
-        state.pending.is_empty()
-            && !state.record_changed
-            && state.pages.is_empty()
-            && state.durable >= self.session.submitted()
+        !state.has_changes() && state.durable >= self.session.submitted()
     }
 
     /// Returns the last batch that is durable, with all before it.
@@ -428,13 +309,12 @@ impl ObjectStorage {
     /// Why the storage is broken; where the store can't be read.
     pub fn flush(&self) -> Result<()> {
         let mut state = self.usable_mut()?;
-        let is_nothing =
-            state.pending.is_empty() && !state.record_changed && state.pages.is_empty();
-        if is_nothing || state.pending.depth() > 0 {
+        if !state.has_changes() || state.pending.depth() > 0 {
             return Ok(());
         }
         let (batch, alarm) = self.batch(&mut state)?;
         let submitted = self.store.submit(&self.session, batch);
+        self.pages_hidden.set(false);
         if let Submitted::Durable(ticket) = submitted {
             state.durable = ticket;
         }
@@ -480,6 +360,7 @@ impl ObjectStorage {
         state.broken.get_or_insert_with(|| error.clone());
         state.pending = Pending::default();
         state.pages.clear();
+        state.sql = None;
         state.record_changed = false;
         for (_, told) in std::mem::take(&mut state.syncs) {
             let _ = told.send(Err(error.clone()));
@@ -488,7 +369,7 @@ impl ObjectStorage {
 }
 
 impl ObjectStorage {
-    fn usable(&self) -> Result<std::cell::Ref<'_, State>> {
+    fn usable(&self) -> Result<Ref<'_, State>> {
         let state = self.state.borrow();
         match &state.broken {
             Some(error) => Err(error.clone()),
@@ -496,7 +377,7 @@ impl ObjectStorage {
         }
     }
 
-    fn usable_mut(&self) -> Result<std::cell::RefMut<'_, State>> {
+    fn usable_mut(&self) -> Result<RefMut<'_, State>> {
         drop(self.usable()?);
         Ok(self.state.borrow_mut())
     }
@@ -530,211 +411,5 @@ impl ObjectStorage {
             self.surroundings.written();
         }
         Ok(())
-    }
-
-    fn stored_pages(&self) -> Result<Vec<u32>> {
-        let mut pages = Vec::new();
-        let range = KeyRange::object(Table::Page, &self.session.object);
-        self.store.scan(&range, Order::Ascending, &mut |key, _| {
-            let number = key.after_object().first_chunk().copied().map(u32::from_be_bytes);
-            pages.extend(number);
-            ControlFlow::Continue(())
-        })?;
-        Ok(pages)
-    }
-
-    fn going_back_is_possible(&self) -> Result<()> {
-        let state = self.usable()?;
-        if !state.history.is_kept() {
-            return Err(Error::failed("no history is kept: set `storage.history` to a time"));
-        }
-        if state.pending.depth() > 0 {
-            return Err(Error::failed("a bookmark can't be made inside a transaction"));
-        }
-        Ok(())
-    }
-
-    /// Makes the object what it was at `bookmark`.
-    fn go_back(&self, bookmark: u64) -> Result<()> {
-        let rows = {
-            let state = self.state.borrow();
-            state.history.back_to(bookmark, &state.record, &*self.store)?
-        };
-        {
-            let mut state = self.state.borrow_mut();
-            state.record.restore = None;
-            state.record_changed = true;
-            for (row, was) in rows {
-                let rest = row.after_object();
-                match row.table() {
-                    Table::Page => {
-                        let number = rest.first_chunk().copied().map(u32::from_be_bytes);
-                        state.pages.extend(number.map(|number| (number, was)));
-                    }
-                    _ => state.pending.top().set(rest.to_vec(), was),
-                }
-            }
-        }
-        self.outbox.lock(self.session.submitted() + 1);
-        self.flush()
-    }
-
-    /// Turns what waits into a batch; returns the alarm beside it, if it changed.
-    fn batch(&self, state: &mut State) -> Result<(Batch, Option<Option<u64>>)> {
-        let object = self.session.object;
-        let mut batch = Batch::default();
-        let before = state.record.clone();
-        let now = self.rules.clock.unix_ms();
-        state.history.enter(&mut state.record, now, &mut batch);
-        let layer = state.pending.take();
-        let pages = std::mem::take(&mut state.pages);
-        let may_be_empty = layer.cleared
-            || layer.values.values().any(Option::is_none)
-            || pages.iter().any(|(_, page)| page.is_none());
-        let Layer { values, cleared, alarm, .. } = layer;
-        if cleared {
-            self.clear_values(state, &mut batch)?;
-        }
-        let put_any =
-            values.values().any(Option::is_some) || pages.iter().any(|(_, page)| page.is_some());
-        let rows = values.into_iter().map(|(key, value)| (Key::value(&object, &key), value));
-        let pages = pages.into_iter().map(|(number, page)| (Key::page(&object, number), page));
-        for (row, content) in rows.chain(pages) {
-            state.history.save(&row, &state.record, &*self.store, &mut batch)?;
-            batch.push(match content {
-                Some(content) => Change::Put(row, content),
-                None => Change::Delete(row),
-            });
-        }
-        let changed = alarm.filter(|alarm| *alarm != before.alarm || state.ringing.is_some());
-        if let Some(alarm) = alarm {
-            state.alarm_replaced = state.ringing.is_some();
-            self.replace_alarm(state, alarm, &mut batch);
-        }
-        if put_any || state.record.alarm.is_some() {
-            state.record.has_data = true;
-        } else if may_be_empty || (before.alarm.is_some() && state.record.alarm.is_none()) {
-            state.record.has_data = self.has_rows_after(&batch)?;
-        }
-        self.write_record(state, &before, &mut batch)?;
-        Ok((batch, changed.map(|alarm| alarm.map(|alarm| alarm.due_ms))))
-    }
-
-    fn clear_values(&self, state: &mut State, batch: &mut Batch) -> Result<()> {
-        let range = KeyRange::object(Table::Value, &self.session.object);
-        if state.history.is_kept() {
-            let mut rows = Vec::new();
-            self.store.scan(&range, Order::Ascending, &mut |key, _| {
-                rows.push(key.clone());
-                ControlFlow::Continue(())
-            })?;
-            for row in rows {
-                state.history.save(&row, &state.record, &*self.store, batch)?;
-            }
-        }
-        batch.push(Change::Clear(range));
-        Ok(())
-    }
-
-    fn replace_alarm(&self, state: &mut State, alarm: Option<Alarm>, batch: &mut Batch) {
-        let object = &self.session.object;
-        if let Some(old) = state.record.alarm {
-            batch.push(Change::Delete(Key::alarm(old.due_ms, object)));
-        }
-        if let Some(new) = alarm {
-            batch.push(Change::Put(Key::alarm(new.due_ms, object), Bytes::new()));
-        }
-        state.record.alarm = alarm;
-    }
-
-    /// Returns whether the object has any value or page once `batch` is written.
-    fn has_rows_after(&self, batch: &Batch) -> Result<bool> {
-        let mut left = false;
-        for table in [Table::Value, Table::Page] {
-            let range = KeyRange::object(table, &self.session.object);
-            let goes = |key: &Key| {
-                batch.changes().iter().rev().find_map(|change| match change {
-                    Change::Put(of, _) => (of == key).then_some(false),
-                    Change::Delete(of) => (of == key).then_some(true),
-                    Change::Clear(range) => range.contains(key).then_some(true),
-                })
-            };
-            self.store.scan(&range, Order::Ascending, &mut |key, _| {
-                left = !goes(key).unwrap_or(false);
-                if left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-            if left {
-                break;
-            }
-        }
-        Ok(left)
-    }
-
-    fn write_record(&self, state: &mut State, before: &Record, batch: &mut Batch) -> Result<()> {
-        let key = Key::object(&self.session.object);
-        let record = &state.record;
-        let is_needed = record.has_data
-            || record.name.is_some()
-            || record.restore.is_some()
-            || state.history.is_kept();
-        if !is_needed {
-            if state.is_recorded {
-                batch.push(Change::Delete(key));
-            }
-            state.record = Record::default();
-        } else if !state.is_recorded || state.record_changed || record != before {
-            batch.push(Change::Put(key, record.encode()?));
-        }
-        state.is_recorded = is_needed;
-        state.record_changed = false;
-        Ok(())
-    }
-}
-
-/// Merges what waits with what is stored, in order.
-struct Merge<'a> {
-    waiting: std::iter::Peekable<std::vec::IntoIter<(Vec<u8>, Option<Bytes>)>>,
-    order: Order,
-    visit: &'a mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
-    ended: bool,
-}
-
-impl Merge<'_> {
-    fn stored(&mut self, key: &Key, value: Bytes) -> ControlFlow<()> {
-        let key = key.after_object();
-        while let Some((next, _)) = self.waiting.peek() {
-            let comes_first = match self.order {
-                Order::Ascending => next.as_slice() <= key,
-                Order::Descending => next.as_slice() >= key,
-            };
-            if !comes_first {
-                break;
-            }
-            let is_same = next.as_slice() == key;
-            self.one_waiting()?;
-            if is_same {
-                return ControlFlow::Continue(());
-            }
-        }
-        self.show(key, value)
-    }
-
-    fn rest(&mut self) {
-        while !self.ended && self.waiting.peek().is_some() {
-            let _ = self.one_waiting();
-        }
-    }
-
-    fn one_waiting(&mut self) -> ControlFlow<()> {
-        match self.waiting.next() {
-            Some((key, Some(value))) => self.show(&key, value),
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
-    fn show(&mut self, key: &[u8], value: Bytes) -> ControlFlow<()> {
-        let flow = (self.visit)(key, value);
-        self.ended = flow.is_break();
-        flow
     }
 }

@@ -281,10 +281,19 @@ impl KeyRange {
         }
     }
 
-    /// Returns the object that all of its rows are of, where they are all of one.
+    /// Returns the object that all of its rows are of, where its bounds say that they are all of one.
     pub fn object_key(&self) -> Option<ObjectKey> {
         let (Bound::Included(from) | Bound::Excluded(from)) = &self.from else { return None };
-        (self.table != Table::Alarm).then(|| ObjectKey::split(from)).flatten().map(|(key, _)| key)
+        let (object, _) = ObjectKey::split(from).filter(|_| self.table != Table::Alarm)?;
+        let prefix = object.to_bytes();
+        let ends_within = match &self.to {
+            Bound::Included(to) => to.starts_with(&prefix),
+            Bound::Excluded(to) => {
+                to.starts_with(&prefix) || Some(to) == successor(&prefix).as_ref()
+            }
+            Bound::Unbounded => successor(&prefix).is_none(),
+        };
+        ends_within.then_some(object)
     }
 }
 
@@ -296,4 +305,23 @@ pub fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
         *last += 1;
     }
     Some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The range after an object began like one of that object, and was read as one.
+    #[test]
+    fn a_range_over_many_objects_is_of_none() {
+        let id = ObjectId::from_bytes([7; 32]);
+        let object = ObjectKey { space: Space(3), id };
+        assert_eq!(KeyRange::object(Table::Value, &object).object_key(), Some(object));
+        let within =
+            KeyRange::within(Table::Value, &object, Bound::Excluded(b"a"), Bound::Included(b"b"));
+        assert_eq!(within.object_key(), Some(object));
+        assert_eq!(KeyRange::objects(Space(3), Some(id)).object_key(), None);
+        assert_eq!(KeyRange::objects(Space(3), None).object_key(), None);
+        assert_eq!(KeyRange::alarms(None, 9).object_key(), None);
+    }
 }

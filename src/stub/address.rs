@@ -17,6 +17,19 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+impl Address {
+    /// Returns whether only this machine reaches a server that listens there. A host by name may be anywhere.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_private(&self) -> bool {
+        match self {
+            Self::Tcp(text) => {
+                text.parse().is_ok_and(|at: std::net::SocketAddr| at.ip().is_loopback())
+            }
+            Self::Unix(_) => true,
+        }
+    }
+}
+
 impl FromStr for Address {
     type Err = Error;
 

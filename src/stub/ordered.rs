@@ -18,6 +18,7 @@ use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
+use crate::gate::Outbox;
 use crate::vat::{Callee, Caller, settled};
 
 /// Makes a capability of `server` that others may call: pass it in a typed call, to be called back.
@@ -31,6 +32,17 @@ where
     C: FromServer<S> + FromClientHook,
     S: 'static,
 {
+    let (capability, serving) = ordered(server, Rc::default());
+    tokio::task::spawn_local(serving);
+    capability
+}
+
+/// Makes a capability of `server`, and the future that runs it. What it answers leaves by `outbox`.
+pub(crate) fn ordered<C, S>(server: S, outbox: Rc<Outbox>) -> (C, LocalBoxFuture<'static, ()>)
+where
+    C: FromServer<S> + FromClientHook,
+    S: 'static,
+{
     let dispatch = C::from_server(Rc::new(server));
     let line = Rc::new(Line::default());
     let queue = Rc::downgrade(&line);
@@ -40,8 +52,7 @@ where
         let entered = dispatch.clone().dispatch_call(interface, method, params, results);
         (entered.promise, entered.is_streaming, done)
     };
-    tokio::task::spawn_local(serve(queue, enter));
-    settled(Ordered(line))
+    (settled(Ordered(line)), serve(queue, enter, outbox).boxed_local())
 }
 
 /// The calls in line for one server.
@@ -87,7 +98,7 @@ struct Inside {
 }
 
 /// Enters calls in line, each polled once before the next.
-async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered) {
+async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered, outbox: Rc<Outbox>) {
     let mut inside = Inside::default();
     while let Some(call) = poll_fn(|context| inside.poll_next(&line, context)).await {
         if call.done.is_canceled() {
@@ -97,7 +108,7 @@ async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered) {
         let Ok((promise, streaming, done)) = catch_unwind(AssertUnwindSafe(|| enter(call))) else {
             continue;
         };
-        let mut finished = until_dropped(promise, done).boxed_local();
+        let mut finished = until_dropped(promise, done, outbox.clone()).boxed_local();
         if (&mut finished).now_or_never().is_some() {
             continue;
         }
@@ -113,6 +124,7 @@ async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered) {
 async fn until_dropped(
     mut promise: Promise<(), Exception>,
     mut done: oneshot::Sender<Result<(), Exception>>,
+    outbox: Rc<Outbox>,
 ) {
     // A panic fails its call. Left alone it would end the task that drives the connection.
     let panicked = |_| Poll::Ready(Err(Exception::failed("the capability panicked".into())));
@@ -124,8 +136,11 @@ async fn until_dropped(
         }
     });
     if let Some(outcome) = outcome.await {
-        // Whoever no longer waits need not know.
-        let _ = done.send(outcome);
+        outbox.send(move |verdict| {
+            let outcome = verdict.map_or_else(|reason| Err(reason.clone().into()), |()| outcome);
+            // Whoever no longer waits need not know.
+            let _ = done.send(outcome);
+        });
     }
 }
 

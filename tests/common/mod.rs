@@ -76,6 +76,9 @@ impl Server {
     /// Starts one with these flags and waits until it is ready.
     pub(crate) fn with(flags: &[&str]) -> Self {
         let mut command = stubborn(["serve", "--threads", "2"].iter().chain(flags));
+        if !flags.contains(&"--data") {
+            command.arg("--in-memory");
+        }
         // A pipe that nobody reads would stop it.
         command.stderr(Stdio::null());
         let mut process = start(&mut command);
@@ -84,6 +87,12 @@ impl Server {
         let first = ready.split_whitespace().find_map(|word| word.strip_prefix("rpc="));
         let address = first.unwrap_or_else(|| panic!("no address in {ready:?}")).to_owned();
         Self { process, address, ready }
+    }
+
+    /// Returns the first address at which it serves HTTP.
+    pub(crate) fn http(&self) -> &str {
+        let first = self.ready.split_whitespace().find_map(|word| word.strip_prefix("http="));
+        first.unwrap_or_else(|| panic!("no address of HTTP in {:?}", self.ready))
     }
 
     /// Prepares a command that speaks to it.

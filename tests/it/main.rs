@@ -11,6 +11,8 @@ mod contract;
 mod control;
 mod fetch;
 mod hostile;
+mod http;
+mod http_hostile;
 mod latency;
 mod order;
 mod sockets;

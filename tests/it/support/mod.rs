@@ -1,5 +1,6 @@
 //! What the tests share: objects that reflect, a server on loopback, a network that delays.
 
+pub(crate) mod http;
 pub(crate) mod network;
 pub(crate) mod noise;
 pub(crate) mod objects;

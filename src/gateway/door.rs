@@ -1,0 +1,94 @@
+//! The gateway of one address.
+//!
+//! **Invariant:** an address that only this machine reaches may say more than one that others reach.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::connection;
+use super::failure::Messages;
+use super::forwarded::Peer;
+use super::rest::Access;
+use super::routes::Routes;
+use super::service::Visit;
+use super::settings::GatewaySettings;
+use super::watch::Watch;
+use crate::error::Result;
+use crate::listen::{Door, Place, Stream};
+use crate::runtime::{Namespaces, Shard};
+
+/// What all gateways of a server share.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    pub(super) routes: Routes,
+    settings: GatewaySettings,
+}
+
+/// Who reaches an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Only this machine.
+    Local,
+    /// Other machines too.
+    Wide,
+}
+
+/// Serves HTTP.
+#[derive(Clone, Debug)]
+pub struct GatewayDoor {
+    gateway: Arc<Gateway>,
+    reach: Reach,
+}
+
+impl GatewayDoor {
+    /// Makes the door of an address that other machines may reach.
+    ///
+    /// # Errors
+    /// *no such namespace* and *invalid request*, for what is exposed or routed and can't be.
+    pub fn new(
+        namespaces: &Namespaces,
+        exposed: &[String],
+        settings: GatewaySettings,
+    ) -> Result<Self> {
+        let routes = Routes::new(namespaces, exposed, &settings.routes)?;
+        Ok(Self { gateway: Arc::new(Gateway { routes, settings }), reach: Reach::Wide })
+    }
+
+    /// Returns the door for an address of this reach.
+    pub fn reached(&self, reach: Reach) -> Self {
+        Self { gateway: self.gateway.clone(), reach }
+    }
+
+    /// Returns the routes.
+    pub(super) fn routes(&self) -> &Routes {
+        &self.gateway.routes
+    }
+
+    /// Returns whether messages of objects' errors are shown.
+    pub(super) fn messages(&self) -> Messages {
+        let shown = self.gateway.settings.error_messages;
+        match shown.unwrap_or(self.reach == Reach::Local) {
+            true => Messages::Shown,
+            false => Messages::Hidden,
+        }
+    }
+
+    /// Returns who may list.
+    pub(super) fn access(&self) -> Access<'_> {
+        let settings = &self.gateway.settings;
+        match (settings.asks_for_tokens(), self.reach) {
+            (true, _) => Access::Bearers(&settings.tokens),
+            (false, Reach::Local) => Access::Local,
+            (false, Reach::Wide) => Access::Nobody,
+        }
+    }
+}
+
+impl Door for GatewayDoor {
+    fn serve(&self, shard: &Rc<Shard>, stream: Stream, place: Place) {
+        let peer = Peer::new(stream.peer(), &self.gateway.settings);
+        let watch = Watch::new();
+        let visit = Visit::new(shard.clone(), self.clone(), peer, watch.clone());
+        tokio::task::spawn_local(connection::serve(stream, visit, watch, place));
+    }
+}

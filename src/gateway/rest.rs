@@ -1,0 +1,359 @@
+//! The platform's REST listing of namespaces and objects, for its official clients.
+//!
+//! **Invariant:** who may not list learns nothing but that.
+//! **Invariant:** the last page has no cursor, and beyond the last page of namespaces comes an empty one: one
+//! generation of clients reads `cursor`, another `cursors.after`, and both ask for pages until one is empty.
+
+use std::rc::Rc;
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use http::header::{ALLOW, AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{Method, StatusCode};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::failure::json;
+use super::path::decode;
+use super::token::Tokens;
+use crate::error::{Error, Result};
+use crate::id::ObjectId;
+use crate::message::Response;
+use crate::runtime::{self, Listed, NamespaceConfig, Shard};
+
+/// Where the listing is.
+pub(super) const PREFIX: &str = "/client/v4/";
+
+/// Who may list.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Access<'a> {
+    /// Who has one of these tokens.
+    Bearers(&'a Tokens),
+    /// Who reaches the gateway, which only this machine does.
+    Local,
+    /// Nobody: other machines reach the gateway, and no token is configured.
+    Nobody,
+}
+
+/// Answers a request to the listing.
+pub(super) fn answer(
+    shard: &Rc<Shard>,
+    access: Access<'_>,
+    head: &Parts,
+    host: &Authority,
+) -> LocalBoxFuture<'static, Response> {
+    if let Err(refusal) = admit(access, head, host) {
+        return futures::future::ready(*refusal).boxed_local();
+    }
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        let told = format!("method {} is not GET", head.method);
+        let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, METHOD, &told);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return futures::future::ready(response).boxed_local();
+    }
+    let query = Query::of(head.uri.query().unwrap_or_default());
+    let path = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
+    let segments: Vec<&str> = path.split('/').collect();
+    match segments.as_slice() {
+        ["accounts", _, "workers", "durable_objects", "namespaces"] => {
+            let page = namespaces(shard, &query);
+            futures::future::ready(page.unwrap_or_else(|told| wrong(&told))).boxed_local()
+        }
+        ["accounts", _, "workers", "durable_objects", "namespaces", id, "objects"] => {
+            let (shard, id) = (shard.clone(), (*id).to_owned());
+            let page = async move { objects(&shard, &id, &query).await };
+            page.map(|page| page.unwrap_or_else(|refusal| *refusal)).boxed_local()
+        }
+        _ => {
+            let told = format!("no route for {}", head.uri.path());
+            futures::future::ready(refused(StatusCode::NOT_FOUND, ROUTE, &told)).boxed_local()
+        }
+    }
+}
+
+/// A refused request. Boxed: it is rare, and large beside what it replaces.
+type Refusal = Box<Response>;
+
+fn admit(access: Access<'_>, head: &Parts, host: &Authority) -> Result<(), Refusal> {
+    match access {
+        Access::Local if is_local(host) => Ok(()),
+        // A page of another site that has its name lead here asks by that name.
+        Access::Local => {
+            let told = "without tokens, only localhost and loopback addresses are served";
+            Err(Box::new(refused(StatusCode::FORBIDDEN, AUTHENTICATION, told)))
+        }
+        Access::Nobody => {
+            let told = "no token is configured (gateway.api_tokens), and other machines reach this address";
+            Err(Box::new(refused(StatusCode::FORBIDDEN, AUTHENTICATION, told)))
+        }
+        Access::Bearers(tokens) => {
+            let given = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+            let token = given.and_then(|given| {
+                let (scheme, token) = given.split_at_checked(b"Bearer ".len())?;
+                scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+            });
+            if token.is_some_and(|token| tokens.has(token)) {
+                return Ok(());
+            }
+            let mut response =
+                refused(StatusCode::UNAUTHORIZED, AUTHENTICATION, "Authentication error");
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+            Err(Box::new(response))
+        }
+    }
+}
+
+fn is_local(host: &Authority) -> bool {
+    let host = host.host().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: std::net::IpAddr| address.is_loopback();
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
+}
+
+/// The parameters of a listing. Those that nobody knows are passed over, as the platform does.
+#[derive(Debug, Default)]
+struct Query {
+    page: Option<String>,
+    per_page: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+impl Query {
+    fn of(text: &str) -> Self {
+        let mut query = Self::default();
+        for (key, value) in text.split('&').filter_map(|pair| pair.split_once('=')) {
+            let field = match key {
+                "page" => &mut query.page,
+                "per_page" => &mut query.per_page,
+                "limit" => &mut query.limit,
+                "cursor" => &mut query.cursor,
+                _ => continue,
+            };
+            *field = decode(value).map(std::borrow::Cow::into_owned);
+        }
+        query
+    }
+}
+
+/// Reads a number from `min` to `max`.
+fn number(
+    key: &str,
+    given: Option<&String>,
+    default: usize,
+    (min, max): (usize, usize),
+) -> Result<usize, String> {
+    match given.map(|text| text.parse::<usize>()) {
+        None => Ok(default),
+        Some(Ok(number)) if (min..=max).contains(&number) => Ok(number),
+        Some(_) => {
+            let text = given.map_or("", String::as_str);
+            Err(format!("{key}={text:.100} is not {min} to {max}"))
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Page<T> {
+    result: Vec<T>,
+    success: bool,
+    errors: [(); 0],
+    messages: [(); 0],
+    result_info: ResultInfo,
+}
+
+#[derive(Default, Serialize)]
+struct ResultInfo {
+    count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_page: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursors: Option<Cursors>,
+}
+
+#[derive(Serialize)]
+struct Cursors {
+    after: String,
+}
+
+fn page<T: Serialize>(result: Vec<T>, result_info: ResultInfo) -> Response {
+    let page = Page { result, success: true, errors: [], messages: [], result_info };
+    json(StatusCode::OK, &page)
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    result: Option<()>,
+    success: bool,
+    errors: [Complaint<'a>; 1],
+    messages: [(); 0],
+}
+
+#[derive(Serialize)]
+struct Complaint<'a> {
+    code: u32,
+    message: &'a str,
+}
+
+fn refused(status: StatusCode, code: u32, message: &str) -> Response {
+    let errors = [Complaint { code, message }];
+    json(status, &Refused { result: None, success: false, errors, messages: [] })
+}
+
+fn wrong(told: &str) -> Response {
+    refused(StatusCode::BAD_REQUEST, PARAMETER, told)
+}
+
+#[derive(Serialize)]
+struct Namespace {
+    id: String,
+    name: String,
+    script: &'static str,
+    class: String,
+    use_sqlite: bool,
+}
+
+/// Lists namespaces. Without parameters: all of them, for clients that ask for no second page.
+fn namespaces(shard: &Shard, query: &Query) -> Result<Response, String> {
+    let number_of_page = number("page", query.page.as_ref(), 1, (1, usize::MAX))?;
+    let per_page = number("per_page", query.per_page.as_ref(), PER_PAGE, (1, PER_PAGE))?;
+    let all = shard.namespaces().all();
+    let skipped = (number_of_page - 1).saturating_mul(per_page);
+    let entries = all.iter().skip(skipped).take(per_page).map(|config| Namespace {
+        id: id(config),
+        name: config.name().to_owned(),
+        script: env!("CARGO_PKG_NAME"),
+        class: config.class().name().to_owned(),
+        use_sqlite: true,
+    });
+    let entries: Vec<Namespace> = entries.collect();
+    let info = ResultInfo {
+        count: entries.len(),
+        page: Some(number_of_page),
+        per_page: Some(per_page),
+        total_count: Some(all.len()),
+        ..ResultInfo::default()
+    };
+    Ok(page(entries, info))
+}
+
+/// Returns the id of a namespace: a hash that its key alone determines, and that tells nothing of the key.
+fn id(config: &NamespaceConfig) -> String {
+    const PURPOSE: &str = "stubborn: the id of a namespace";
+    let of_key = config.ids().id_from_name(PURPOSE);
+    let digest = Sha256::digest(of_key.as_bytes());
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Object {
+    id: String,
+    has_stored_data: bool,
+    name: Option<String>,
+}
+
+impl From<Listed> for Object {
+    fn from(listed: Listed) -> Self {
+        // Nothing is stored yet: an object that is listed is one in memory.
+        Self {
+            id: listed.id.to_string(),
+            has_stored_data: listed.has_stored_data,
+            name: listed.name,
+        }
+    }
+}
+
+async fn objects(shard: &Rc<Shard>, namespace: &str, query: &Query) -> Result<Response, Refusal> {
+    let all = shard.namespaces().all();
+    let Some(index) = all.iter().position(|config| id(config) == namespace) else {
+        let told = format!("namespace {namespace:.100} does not exist");
+        return Err(Box::new(refused(StatusCode::NOT_FOUND, NO_NAMESPACE, &told)));
+    };
+    let limit = number("limit", query.limit.as_ref(), LIMIT, (LIMIT_MIN, LIMIT_MAX));
+    let limit = limit.map_err(|told| Box::new(wrong(&told)))?;
+    // Clients may send an empty one for the first page.
+    let cursor = query.cursor.as_ref().filter(|cursor| !cursor.is_empty());
+    let after = cursor.map(|cursor| {
+        let parsed = cursor.parse::<ObjectId>();
+        parsed.map_err(|_| Box::new(wrong(&format!("cursor={cursor:.100} is not a cursor"))))
+    });
+    let listed = runtime::gather(shard, index, limit, after.transpose()?).await;
+    let mut listed = listed.map_err(|error: Error| {
+        Box::new(refused(StatusCode::BAD_GATEWAY, UNAVAILABLE, &error.message))
+    })?;
+    let more = listed.len() > limit;
+    listed.truncate(limit);
+    let cursor = listed.last().filter(|_| more).map(|last| last.id.to_string());
+    let cursors = cursor.clone().map(|after| Cursors { after });
+    let info = ResultInfo { count: listed.len(), cursor, cursors, ..ResultInfo::default() };
+    Ok(page(listed.into_iter().map(Object::from).collect(), info))
+}
+
+/// Namespaces on one page, at most and by default.
+const PER_PAGE: usize = 1_000;
+/// Objects on one page.
+const LIMIT: usize = 1_000;
+const LIMIT_MIN: usize = 10;
+const LIMIT_MAX: usize = 10_000;
+
+/// What errors are called by the platform's numbers, as far as it has some.
+const AUTHENTICATION: u32 = 10_000;
+const METHOD: u32 = 10_405;
+const ROUTE: u32 = 7_003;
+const PARAMETER: u32 = 10_001;
+const NO_NAMESPACE: u32 = 10_066;
+const UNAVAILABLE: u32 = 10_013;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::Counter;
+    use crate::object::Class;
+
+    #[test]
+    fn an_id_is_32_digits_that_the_key_alone_determines() {
+        let config = |name, key| NamespaceConfig::new(name, Class::new::<Counter>(), key);
+        let one = id(&config("A", "key"));
+        assert!(one.len() == 32 && one.bytes().all(|b| b.is_ascii_hexdigit()), "{one}");
+        assert_eq!(one, id(&config("B", "key")));
+        assert_ne!(one, id(&config("A", "other")));
+    }
+
+    #[test]
+    fn a_number_is_within_its_bounds() {
+        for (text, good) in [("9", false), ("10", true), ("20", true), ("21", false), ("x", false)]
+        {
+            let read = number("limit", Some(&text.to_owned()), 15, (10, 20));
+            assert_eq!(read.is_ok(), good, "{text}");
+        }
+        assert_eq!(number("limit", None, 15, (10, 20)), Ok(15));
+        let query = Query::of("cursor=a%2Fb&limit=5&x=y&page");
+        assert_eq!((query.cursor.as_deref(), query.limit.as_deref()), (Some("a/b"), Some("5")));
+        assert_eq!(query.page, None);
+    }
+
+    #[test]
+    fn a_host_is_local_by_name_or_address() {
+        for (host, local) in [
+            ("localhost", true),
+            ("LOCALHOST:7480", true),
+            ("127.0.0.1:7480", true),
+            ("127.9.9.9", true),
+            ("[::1]:7480", true),
+            ("localhost.evil.example", false),
+            ("evil.example", false),
+            ("10.0.0.1", false),
+        ] {
+            assert_eq!(is_local(&host.parse().unwrap()), local, "{host}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! From what waits to a batch: the rows, and what the record, the alarm and the history need beside them.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::{ObjectStorage, State};
+use crate::error::Result;
+use crate::storage::engine::{Batch, Change, Order};
+use crate::storage::pending::Layer;
+use crate::storage::record::{Alarm, Record};
+use crate::storage::row::{Key, KeyRange, Table};
+
+impl ObjectStorage {
+    /// Turns what waits into a batch; returns the alarm beside it, if it changed.
+    pub(super) fn batch(&self, state: &mut State) -> Result<(Batch, Option<Option<u64>>)> {
+        let object = self.session.object;
+        let mut batch = Batch::default();
+        let before = state.record.clone();
+        let now = self.rules.clock.unix_ms();
+        state.history.enter(&mut state.record, now, &mut batch);
+        let layer = state.pending.take();
+        let mut pages = std::mem::take(&mut state.pages);
+        pages.extend(state.sql.iter().flat_map(|sql| sql.take_dirty()));
+        let may_be_empty = layer.cleared
+            || layer.values.values().any(Option::is_none)
+            || pages.iter().any(|(_, page)| page.is_none());
+        let Layer { values, cleared, alarm, .. } = layer;
+        if cleared {
+            self.clear_values(state, &mut batch)?;
+        }
+        let put_any =
+            values.values().any(Option::is_some) || pages.iter().any(|(_, page)| page.is_some());
+        let rows = values.into_iter().map(|(key, value)| (Key::value(&object, &key), value));
+        let pages = pages.into_iter().map(|(number, page)| (Key::page(&object, number), page));
+        for (row, content) in rows.chain(pages) {
+            state.history.save(&row, &state.record, &*self.store, &mut batch)?;
+            batch.push(match content {
+                Some(content) => Change::Put(row, content),
+                None => Change::Delete(row),
+            });
+        }
+        let changed = alarm.filter(|alarm| *alarm != before.alarm || state.ringing.is_some());
+        if let Some(alarm) = alarm {
+            state.alarm_replaced = state.ringing.is_some();
+            self.replace_alarm(state, alarm, &mut batch);
+        }
+        if put_any || state.record.alarm.is_some() {
+            state.record.has_data = true;
+        } else if may_be_empty || (before.alarm.is_some() && state.record.alarm.is_none()) {
+            state.record.has_data = self.has_rows_after(&batch)?;
+        }
+        self.write_record(state, &before, &mut batch)?;
+        Ok((batch, changed.map(|alarm| alarm.map(|alarm| alarm.due_ms))))
+    }
+
+    fn clear_values(&self, state: &mut State, batch: &mut Batch) -> Result<()> {
+        let range = KeyRange::object(Table::Value, &self.session.object);
+        if state.history.is_kept() {
+            let mut rows = Vec::new();
+            self.store.scan(&range, Order::Ascending, &mut |key, _| {
+                rows.push(key.clone());
+                ControlFlow::Continue(())
+            })?;
+            for row in rows {
+                state.history.save(&row, &state.record, &*self.store, batch)?;
+            }
+        }
+        batch.push(Change::Clear(range));
+        Ok(())
+    }
+
+    fn replace_alarm(&self, state: &mut State, alarm: Option<Alarm>, batch: &mut Batch) {
+        let object = &self.session.object;
+        if let Some(old) = state.record.alarm {
+            batch.push(Change::Delete(Key::alarm(old.due_ms, object)));
+        }
+        if let Some(new) = alarm {
+            batch.push(Change::Put(Key::alarm(new.due_ms, object), Bytes::new()));
+        }
+        state.record.alarm = alarm;
+    }
+
+    /// Returns whether the object has any value or page once `batch` is written, which puts none.
+    fn has_rows_after(&self, batch: &Batch) -> Result<bool> {
+        let (mut gone, mut cleared) = (HashSet::new(), Vec::new());
+        for change in batch.changes() {
+            match change {
+                Change::Delete(key) => drop(gone.insert(key)),
+                Change::Clear(range) => cleared.push(range),
+                Change::Put(..) => {}
+            }
+        }
+        let mut left = false;
+        for table in [Table::Value, Table::Page] {
+            let range = KeyRange::object(table, &self.session.object);
+            self.store.scan(&range, Order::Ascending, &mut |key, _| {
+                left = !gone.contains(key) && !cleared.iter().any(|range| range.contains(key));
+                if left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if left {
+                break;
+            }
+        }
+        Ok(left)
+    }
+
+    fn write_record(&self, state: &mut State, before: &Record, batch: &mut Batch) -> Result<()> {
+        let key = Key::object(&self.session.object);
+        let record = &state.record;
+        let is_needed = record.has_data
+            || record.name.is_some()
+            || record.restore.is_some()
+            || state.history.is_kept();
+        if !is_needed {
+            if state.is_recorded {
+                batch.push(Change::Delete(key));
+            }
+            state.record = Record::default();
+        } else if !state.is_recorded || state.record_changed || record != before {
+            batch.push(Change::Put(key, record.encode()?));
+        }
+        state.is_recorded = is_needed;
+        state.record_changed = false;
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! What SQLite and the operating system report, as errors that name the file and say what to do.
+//!
+//! **Invariant:** no error of theirs leaves the store without the file it is about.
+
+use std::io;
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use crate::error::Error;
+
+/// Returns what `error` means for a file of a store.
+pub(super) fn of_sqlite(file: &Path, error: &rusqlite::Error) -> Error {
+    let name = file.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => Error::failed(format!(
+            "the disk is full: {name} can't grow; free space there, then try again"
+        ))
+        .with_retryable(true),
+        Some(ErrorCode::SystemIoFailure) => Error::failed(format!(
+            "I/O error on {name} ({error}); check the disk and the kernel's log, then try again"
+        ))
+        .with_retryable(true),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(file, error),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::failed(format!(
+            "{name} is locked by another program; try again when that is done"
+        ))
+        .with_retryable(true),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            Error::failed(format!(
+                "{name} can't be opened or written ({error}); check its permissions, and those of its directory"
+            ))
+        }
+        Some(ErrorCode::OutOfMemory) => {
+            Error::failed(format!("there is not enough memory for {name}")).with_retryable(true)
+        }
+        _ => Error::failed(format!("{name}: {error}")),
+    }
+}
+
+/// Returns whether a transaction failed for what one of its batches is, and not for the state of the file.
+pub(super) fn is_of_a_statement(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{
+        ApiMisuse, ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch, Unknown,
+    };
+    match error.sqlite_error_code() {
+        Some(code) => matches!(
+            code,
+            TooBig | ConstraintViolation | TypeMismatch | ApiMisuse | ParameterOutOfRange | Unknown
+        ),
+        None => true,
+    }
+}
+
+/// Says that a file holds what can't be there.
+pub(super) fn damaged(file: &Path, what: impl std::fmt::Display) -> Error {
+    let name = file.display();
+    Error::failed(format!(
+        "{name} is damaged: {what}; `stubborn verify` shows how much, a backup brings it back"
+    ))
+}
+
+/// Returns what an error of the operating system means for `path`; `doing` completes "can't …".
+pub(super) fn of_io<'a>(doing: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
+    move |error| {
+        let path = path.display();
+        let advice = match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                ": check who may write there"
+            }
+            io::ErrorKind::StorageFull => ": free space there",
+            _ => "",
+        };
+        Error::failed(format!("can't {doing} {path}: {error}{advice}"))
+    }
+}
+
+/// Attaches the file to a result of SQLite.
+pub(super) trait Context<T> {
+    /// Makes the error one about `file`.
+    fn about(self, file: &Path) -> crate::error::Result<T>;
+}
+
+impl<T> Context<T> for rusqlite::Result<T> {
+    fn about(self, file: &Path) -> crate::error::Result<T> {
+        self.map_err(|error| of_sqlite(file, &error))
+    }
+}

@@ -1,0 +1,201 @@
+//! The store of a process that serves a directory.
+//!
+//! **Invariant:** an object's rows are all in one file, which its virtual shard decides.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::checkpoint::{self, Requests};
+use super::committer::Committer;
+use super::directory::{self, Lock};
+use super::file;
+use super::meta::{self, Meta};
+use super::queue::{Control, Outlet, Queue, Work, closed};
+use super::reader::file_of;
+use super::store::SqliteStore;
+use crate::error::{Error, Result};
+use crate::storage::engine::{Engine, Lease, Store};
+use crate::storage::row::Space;
+
+/// A store on disk, which this process serves.
+pub struct Sqlite {
+    directory: PathBuf,
+    files: Arc<Files>,
+    checkpoints: Arc<Requests>,
+    running: Mutex<Option<Running>>,
+}
+
+/// The files of an open store, for all threads.
+pub(super) struct Files {
+    files: Vec<Served>,
+}
+
+/// One file of an open store.
+pub(super) struct Served {
+    pub path: PathBuf,
+    pub queue: Arc<Queue>,
+}
+
+/// What closing has to end.
+struct Running {
+    committers: Vec<JoinHandle<()>>,
+    checkpointer: JoinHandle<()>,
+    lock: Lock,
+}
+
+impl Sqlite {
+    /// Opens the store in a directory, and makes one where there is none. No other process may serve it.
+    ///
+    /// # Errors
+    /// *failed* where another process serves the directory, where it holds other things, or where the store is
+    /// damaged, incomplete or of a newer format; the message says which file.
+    pub fn open(directory: &Path) -> Result<Self> {
+        Self::open_with(directory, FILES)
+    }
+
+    /// As [`open`](Self::open); a new store gets so many files, at most 16.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(directory: &Path, files: u32) -> Result<Self> {
+        directory::prepare(directory)?;
+        let lock = Lock::take(directory)?;
+        directory::finish_creation(directory)?;
+        if directory::files(directory)?.is_empty() {
+            directory::create(directory, files)?;
+        }
+        let paths = directory::files(directory)?;
+        paths.iter().try_for_each(|path| file::inspect(path))?;
+        let mut writers = Vec::new();
+        let mut metas = Vec::new();
+        for path in &paths {
+            let connection = file::open_writer(path)?;
+            metas.push(Meta::read(&connection, path)?);
+            writers.push(connection);
+        }
+        meta::check_set(directory, &metas)?;
+
+        let checkpoints = Arc::new(Requests::default());
+        let (mut served, mut committers, mut readers) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, (path, connection)) in paths.into_iter().zip(writers).enumerate() {
+            file::settle(&connection, &path)?;
+            let queue = Arc::new(Queue::default());
+            let (queued, asked) = (queue.clone(), checkpoints.clone());
+            committers.push(Committer::new(index, path.clone(), connection, queued, asked)?);
+            readers.push((path.clone(), file::open_writer(&path)?));
+            served.push(Served { path, queue });
+        }
+        let files = Arc::new(Files { files: served });
+        let store = Self {
+            directory: directory.to_owned(),
+            files,
+            checkpoints: checkpoints.clone(),
+            running: Mutex::new(None),
+        };
+        let checkpointer = thread("checkpoint", move || checkpoint::run(&checkpoints, &readers))?;
+        let mut running = Running { committers: Vec::new(), checkpointer, lock };
+        for (index, committer) in committers.into_iter().enumerate() {
+            running.committers.push(thread(&format!("store-{index:02}"), || committer.run())?);
+        }
+        *store.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+        Ok(store)
+    }
+
+    /// Has the thread of a file do something, and waits for its answer.
+    fn ask<T>(
+        &self,
+        file: &Served,
+        control: impl FnOnce(SyncSender<Result<T>>) -> Control,
+    ) -> Result<T> {
+        let (reply, answer) = sync_channel(1);
+        file.queue.push(Work::Control(control(reply))).map_err(|_| closed())?;
+        answer.recv().unwrap_or_else(|_| {
+            Err(Error::failed(format!(
+                "the thread that writes {} has stopped",
+                file.path.display()
+            )))
+        })
+    }
+}
+
+impl Files {
+    /// Returns all of them.
+    pub fn all(&self) -> &[Served] {
+        &self.files
+    }
+
+    /// Returns the file that has the objects of a virtual shard.
+    pub fn index_of(&self, shard: u16) -> usize {
+        file_of(shard, self.files.len())
+    }
+}
+
+impl Engine for Sqlite {
+    fn describe(&self) -> String {
+        format!("in {}", self.directory.display())
+    }
+
+    fn space(&self, fingerprint: [u8; 16], name: &str) -> Result<Space> {
+        let first = self.files.all().first().ok_or_else(closed)?;
+        let name = name.to_owned();
+        self.ask(first, |reply| Control::Space { fingerprint, name, reply })
+    }
+
+    fn acquire(&self, shards: &[u16]) -> Result<Vec<Lease>> {
+        let mut leases: Vec<Option<Lease>> = vec![None; shards.len()];
+        for (index, file) in self.files.all().iter().enumerate() {
+            let own = |shard: &u16| self.files.index_of(*shard) == index;
+            let wanted: Vec<u16> = shards.iter().copied().filter(own).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let taken = self.ask(file, |reply| Control::Acquire { shards: wanted, reply })?;
+            let slots = leases.iter_mut().zip(shards).filter(|(_, shard)| own(shard));
+            slots.zip(taken).for_each(|((slot, _), lease)| *slot = Some(lease));
+        }
+        Ok(leases.into_iter().flatten().collect())
+    }
+
+    fn store(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Result<Box<dyn Store>> {
+        Ok(Box::new(SqliteStore::new(self.files.clone(), Outlet::new(wake))))
+    }
+
+    fn close(&self) {
+        // First, so that the threads that write are the last to close their files.
+        self.checkpoints.stop();
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { committers, checkpointer, lock }) = running else { return };
+        ended(checkpointer);
+        self.files.all().iter().for_each(|file| file.queue.close());
+        committers.into_iter().for_each(ended);
+        drop(lock);
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Waits for a thread. One that has panicked has told why, and failed all that it was to write.
+fn ended(handle: JoinHandle<()>) {
+    if handle.join().is_err() {
+        tracing::error!("a thread of the store has panicked");
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a sync blocks, and so needs a thread of its own; no object ever runs on it"
+)]
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    builder.spawn(run).map_err(|error| Error::failed(format!("can't start thread {name}: {error}")))
+}
+
+/// How many files a new store gets. Two syncs overlap: with 64 objects that write at once, two files took half
+/// as many commits again as one; with 1,000 that write to few pages each, one file was as good or better.
+const FILES: u32 = 2;

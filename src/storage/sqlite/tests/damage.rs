@@ -1,0 +1,212 @@
+//! Files that are not as they were written: an error that names the file, or the right answer.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use crate::entropy::Entropy;
+use crate::error::{Error, Result};
+use crate::storage::engine::{Engine as _, Order, Store};
+use crate::storage::row::{Key, KeyRange, ObjectKey, Table};
+use crate::storage::sqlite::meta::Meta;
+use crate::storage::sqlite::{ReadOnly, Sqlite, verify};
+use crate::storage::suite::arbitrary::{config, object};
+use crate::storage::suite::world::{Kind, Scratch, World, all_durable, put};
+
+type Rows = BTreeMap<Key, Bytes>;
+
+/// Makes a closed store of one file, with rows of all tables, small and large.
+fn store() -> (Scratch, Rows) {
+    let mut world = World::new(Kind::Disk(1));
+    let thread = world.thread();
+    let mut rows = Rows::new();
+    for number in 0..3 {
+        let object = object(number);
+        let session = world.session(number, object);
+        for n in 0..24_u32 {
+            let value = vec![u8::try_from(n).unwrap(); usize::try_from(n * 397 % 5000).unwrap()];
+            rows.insert(Key::value(&object, format!("key{n}").as_bytes()), value.clone().into());
+            rows.insert(Key::page(&object, n), vec![9; 1024].into());
+            rows.insert(Key::alarm(u64::from(n), &object), Bytes::new());
+        }
+        rows.insert(Key::object(&object), "meta".into());
+        let own = rows.iter().filter(|(key, _)| key.object_key() == Some(object));
+        thread.submit(&session, own.map(|(key, value)| put(key.clone(), value.clone())).collect());
+    }
+    all_durable(&thread.finish());
+    drop(thread);
+    world.engine.close();
+    (world.scratch.take().unwrap(), rows)
+}
+
+/// Reads every row, one by one and in order, both ways.
+fn read_all(store: &dyn Store, rows: &Rows) -> Result<Vec<Rows>> {
+    let mut answers = Vec::new();
+    let mut found = Rows::new();
+    for key in rows.keys() {
+        found.extend(store.get(key)?.map(|value| (key.clone(), value)));
+    }
+    answers.push(found);
+    for order in [Order::Ascending, Order::Descending] {
+        let mut found = Rows::new();
+        for table in Table::ALL {
+            let range = KeyRange { table, from: Bound::Unbounded, to: Bound::Unbounded };
+            store.scan(&range, order, &mut |key, value| {
+                found.insert(key.clone(), value);
+                ControlFlow::Continue(())
+            })?;
+        }
+        answers.push(found);
+    }
+    Ok(answers)
+}
+
+/// What a damaged store did.
+#[derive(Debug, Default)]
+struct Seen {
+    errors: usize,
+    right: usize,
+    /// Rows were not found, which only `verify` tells.
+    missing: usize,
+}
+
+impl Seen {
+    fn check(&mut self, what: &str, directory: &Path, rows: &Rows, answers: Result<Vec<Rows>>) {
+        let names_file = |error: &Error| error.message.contains("store-00.db");
+        let answers = match answers {
+            Err(error) => {
+                assert!(names_file(&error), "{what}: {error}");
+                self.errors += 1;
+                return;
+            }
+            Ok(answers) => answers,
+        };
+        for found in &answers {
+            for (key, value) in found {
+                assert_eq!(Some(value), rows.get(key), "{what}: {key:?} has another value");
+            }
+        }
+        if answers.iter().all(|found| found == rows) {
+            self.right += 1;
+            return;
+        }
+        self.missing += 1;
+        match verify(directory) {
+            Ok(damage) => assert!(!damage.is_empty(), "{what}: rows are missing, unnoticed"),
+            Err(error) => assert!(names_file(&error), "{what}: {error}"),
+        }
+    }
+}
+
+fn look(directory: &Path, rows: &Rows) -> Result<Vec<Rows>> {
+    read_all(&ReadOnly::open(directory)?, rows)
+}
+
+fn serve(directory: &Path, rows: &Rows) -> Result<Vec<Rows>> {
+    let engine = Sqlite::open(directory)?;
+    read_all(&*engine.store(Arc::new(|| {}))?, rows)
+}
+
+#[test]
+fn a_flipped_byte_is_an_error_or_does_not_matter() {
+    let (scratch, rows) = store();
+    let file = scratch.path().join("store-00.db");
+    let whole = fs::read(&file).unwrap();
+    let (entropy, mut seen) = (Entropy::seeded(7), Seen::default());
+    for round in 0..150_usize {
+        let random = usize::try_from(entropy.number() >> 1).unwrap();
+        // The head of the file and those of its pages hold what everything else hangs on.
+        let offset = match round % 3 {
+            0 => random % whole.len(),
+            1 => random % (whole.len() / 8192) * 8192 + random / 8192 % 64,
+            _ => random % 200,
+        };
+        let mut damaged = whole.clone();
+        damaged[offset] ^= u8::try_from(1 + random % 255).unwrap();
+        fs::write(&file, &damaged).unwrap();
+        let what = format!("byte {offset} of {}", whole.len());
+        let answers =
+            if round % 4 == 0 { serve(scratch.path(), &rows) } else { look(scratch.path(), &rows) };
+        seen.check(&what, scratch.path(), &rows, answers);
+        fs::remove_dir_all(scratch.path()).unwrap();
+        fs::create_dir(scratch.path()).unwrap();
+    }
+    eprintln!("{seen:?}");
+    assert!(seen.errors > 10 && seen.right > 10, "{seen:?}");
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_noticed_when_it_is_opened() {
+    let (scratch, rows) = store();
+    let file = scratch.path().join("store-00.db");
+    let whole = fs::read(&file).unwrap();
+    for length in (0..whole.len()).step_by(whole.len() / 23).chain([1, 99, 100, 8191, 8192]) {
+        fs::write(&file, &whole[..length]).unwrap();
+        let error = serve(scratch.path(), &rows).expect_err("it is noticed").message;
+        assert!(error.contains("store-00.db is damaged"), "{length}: {error}");
+        assert!(error.contains("offset") || length >= 8192, "{length}: {error}");
+    }
+    fs::write(&file, &whole).unwrap();
+    assert!(serve(scratch.path(), &rows).is_ok());
+}
+
+#[test]
+fn the_full_check_says_where() {
+    let (scratch, _) = store();
+    assert_eq!(verify(scratch.path()), Ok(Vec::new()));
+    let file = scratch.path().join("store-00.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let pages = bytes.len() / 8192;
+    // A page in the middle of the file is not one any more.
+    let page = (2..pages).find(|page| [2, 10].contains(&bytes[page * 8192])).unwrap();
+    bytes[page * 8192..][..8].fill(0xee);
+    fs::write(&file, bytes).unwrap();
+    let damage = verify(scratch.path()).unwrap();
+    let offset = u64::try_from(page * 8192).unwrap();
+    assert!(damage.iter().any(|one| one.offset == Some(offset)), "{offset}: {damage:?}");
+    assert!(damage.iter().all(|one| one.file == file));
+}
+
+proptest! {
+    #![proptest_config(config(2000))]
+
+    #[test]
+    fn any_bytes_are_a_key_or_none(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+        for table in Table::ALL {
+            let key = Key::from_stored(table, &bytes);
+            let _ = (key.after_object(), key.due_ms(), format!("{key:?}"));
+            if let Some((period, row)) = key.of_history() {
+                let object = key.object_key().unwrap();
+                prop_assert_eq!(Key::history(&object, period, &row), key.clone());
+            }
+            if let Some(object) = key.object_key() {
+                prop_assert!(KeyRange::object(Table::Value, &object).object_key() == Some(object));
+            }
+            let from = Bound::Included(bytes.clone());
+            let range = KeyRange { table, from: from.clone(), to: from };
+            let _ = (range.object_key(), range.is_empty());
+            prop_assert!(range.contains(&key));
+        }
+        let whole = bytes.len() >= ObjectKey::LEN;
+        prop_assert_eq!(ObjectKey::split(&bytes).is_some(), whole);
+    }
+
+    #[test]
+    fn any_rows_are_a_files_meta_or_an_error(
+        rows in prop::collection::vec(
+            (prop::sample::select(vec!["format", "files", "index", "store", "x"]),
+             prop::collection::vec(any::<u8>(), 0..20)),
+            0..8,
+        ),
+    ) {
+        let rows: Vec<_> = rows.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        if let Ok(meta) = Meta::decode(&rows) {
+            prop_assert!(meta.index < meta.files && meta.files <= 16);
+        }
+    }
+}

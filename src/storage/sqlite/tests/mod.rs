@@ -1,0 +1,5 @@
+//! What is true of a store on disk alone: its directory, its files, its copies.
+
+mod copies;
+mod damage;
+mod directory;
