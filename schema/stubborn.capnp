@@ -121,8 +121,8 @@ struct Request {
   body @3 :Body;
 
   webSocket @4 :WebSocket;
-  # With `upgrade: websocket` among the headers: where the object's messages are to be sent.
-  # Reserved: answered with kind `unimplemented` for now.
+  # With `upgrade: websocket` among the headers: where the object's messages are to be sent. Null in any
+  # other request. Who refuses the upgrade, or does not know of it, drops it.
 }
 
 struct Header {
@@ -165,7 +165,8 @@ struct Response {
   body @2 :Body;
 
   webSocket @3 :WebSocket;
-  # With status 101: where the caller's messages are to be sent. Reserved.
+  # With status 101: where the caller's messages are to be sent. Null with any other status: then no
+  # WebSocket was opened.
 }
 
 struct Outcome {
@@ -176,11 +177,31 @@ struct Outcome {
 }
 
 interface WebSocket {
-  # One direction of a WebSocket. Reserved. Dropping it before `close` is a lost link (code 1006).
+  # One direction of a WebSocket: who holds it sends, who serves it receives. Messages arrive in the order in
+  # which they were sent, across all methods. Each side closes its own direction; who is closed by its peer
+  # answers with a `close` of its own.
+  #
+  # Dropping it before `close` is a lost link: the receiver is told of code 1006. So it learns that the
+  # sender's machine vanished, that its object was reset, or that it gave up. Messages that were sent before
+  # arrive first.
+  #
+  # A message has at most 32 MiB (or what the receiver's configuration says); one beyond fails, and the
+  # receiver ends the WebSocket with code 1009. After `close`, every call fails.
 
   sendText @0 (text :Text) -> stream;
+  # Sends a message of text. Returns when the receiver has room for more.
+
   sendBinary @1 (bytes :Data) -> stream;
+  # Sends a message of bytes, likewise.
+
   close @2 (code :UInt16, reason :Text);
+  # Ends this direction. `code` is 1000, or within 3000 and 4999, or another that RFC 6455 lets be sent; 1005 says
+  # that there is none. `reason` has at most 123 bytes of UTF-8.
+
+  sendPart @3 (bytes :Data) -> stream;
+  # Sends the beginning of a message that is too large for one call: the next `sendText` or `sendBinary`
+  # sends its end, and its kind. Any number of parts; those of a text may be cut anywhere but within a
+  # character. A peer that does not know it fails the call, and so the WebSocket.
 }
 
 struct Error {

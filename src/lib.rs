@@ -8,6 +8,7 @@ pub mod id;
 pub mod limits;
 pub mod clock;
 pub mod entropy;
+pub mod socket;
 pub mod body;
 pub mod message;
 pub mod redirect;
@@ -17,6 +18,8 @@ pub mod gate;
 pub mod schedule;
 #[cfg(feature = "server")]
 pub mod storage;
+#[cfg(feature = "server")]
+pub mod rfc6455;
 
 pub mod vat;
 pub mod stub;
@@ -48,12 +51,14 @@ pub use contract::{REVISION, byte_stream_capnp, demo_capnp, stubborn_capnp};
 pub use error::{Error, Kind, Result};
 pub use id::ObjectId;
 pub use limits::Limits;
-pub use message::{IntoRequest, Request, Response, response as respond};
+pub use message::{IntoRequest, Request, Response, ResponseExt, response as respond};
+pub use socket::{Closed, Message, WebSocket};
 pub use stub::{Address, Client, Namespace, Retry, Stub, Target, capability};
 
 #[cfg(feature = "server")]
 pub use object::{
-    AlarmInfo, Bookmark, Class, DurableObject, Env, List, RequestExt, Signal, Sql, State, Storage,
+    AlarmInfo, Bookmark, Class, DurableObject, Env, List, RequestExt, Signal, Socket, Sql, State,
+    Storage,
 };
 #[cfg(feature = "server")]
 pub use server::{Server, ServerBuilder, stop_requested};

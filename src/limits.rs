@@ -72,6 +72,13 @@ pub struct Limits {
     pub http_streams_max: usize,
     /// How long an object without events stays in memory.
     pub evict_after: Duration,
+    /// How long an object without events stays in memory that has hibernatable WebSockets: they stay open.
+    pub hibernate_after: Duration,
+    /// Bytes of one message of a WebSocket. A larger one ends it with code 1009.
+    pub socket_message_bytes_max: usize,
+    /// Bytes that an object may have sent to a WebSocket whose peer has not read them; a further message
+    /// fails *overloaded*.
+    pub socket_queue_bytes_max: usize,
     /// How long an object's `before_shutdown` may take.
     pub shutdown_hook_timeout: Duration,
     /// How long a server that was told to stop waits for the calls in flight.
@@ -114,6 +121,9 @@ impl Default for Limits {
             http_stall_timeout: Duration::from_secs(60),
             http_streams_max: 256,
             evict_after: Duration::from_secs(70),
+            hibernate_after: Duration::from_secs(10),
+            socket_message_bytes_max: 32 << 20,
+            socket_queue_bytes_max: 4 << 20,
             shutdown_hook_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
             settle_timeout: Duration::from_secs(10),

@@ -4,11 +4,12 @@
 //! fragment, and is within the limits; everything that is wrong with one is told before it is sent.
 //! **Invariant:** a response that passed [`normalize`] has no body where HTTP knows none.
 
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use crate::body::Body;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::socket::{self, WebSocket};
 
 /// A request to an object.
 pub type Request = http::Request<Body>;
@@ -115,6 +116,47 @@ pub fn validate_response(response: &Response, limits: &Limits) -> Result<()> {
     validate_headers(response.headers(), limits).map_err(Error::failed)
 }
 
+/// Returns whether `request` asks for a WebSocket.
+pub fn is_upgrade(request: &Request) -> bool {
+    let protocols = request.headers().get_all(http::header::UPGRADE).iter();
+    protocols.filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+    })
+}
+
+/// Has `request` ask for a WebSocket.
+pub fn ask_web_socket(request: &mut Request) {
+    request.headers_mut().insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// Takes the WebSocket that `response` opens.
+///
+/// # Errors
+/// *failed*, naming the status, where it opens none.
+pub fn opened(mut response: Response) -> Result<(Response, WebSocket)> {
+    match response.take_web_socket() {
+        Some(end) => Ok((response, end)),
+        None => Err(Error::failed(format!(
+            "the object answered with status {}, and no WebSocket",
+            response.status()
+        ))
+        .with_delivered(true)),
+    }
+}
+
+/// What a response has beyond what [`http::Response`] holds.
+pub trait ResponseExt {
+    /// Takes the end of the WebSocket that a response of status 101 opens, for its receiver; none where it
+    /// opens none, or it was taken.
+    fn take_web_socket(&mut self) -> Option<WebSocket>;
+}
+
+impl ResponseExt for Response {
+    fn take_web_socket(&mut self) -> Option<WebSocket> {
+        socket::detach(self.extensions_mut())
+    }
+}
+
 /// Returns `response`, to a request of `method`, without the body that HTTP does not let it have.
 ///
 /// Answers to `HEAD`, and those of status 101, 204, 205 and 304, have none: it is dropped, which stops
@@ -141,6 +183,7 @@ pub mod response {
     use super::{Response, check_status};
     use crate::body::Body;
     use crate::error::{Error, Result};
+    use crate::socket::{self, WebSocket};
 
     /// Makes a response of status 200 and plain text.
     pub fn text(text: impl Into<String>) -> Response {
@@ -173,6 +216,14 @@ pub mod response {
         let mut response = self::text(text);
         *response.status_mut() = status;
         Ok(response)
+    }
+
+    /// Makes the response of status 101 that gives its receiver `end` of a WebSocket.
+    pub fn upgrade(end: WebSocket) -> Response {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        socket::attach(response.extensions_mut(), end);
+        response
     }
 
     fn with_type(content_type: &'static str, body: Body) -> Response {

@@ -42,10 +42,12 @@ pub mod send;
 pub use http;
 pub use stubborn::body::{self, Body, BodyWriter};
 pub use stubborn::error::{self, Error, Kind, Result};
-pub use stubborn::message::{self, IntoRequest, Request, Response};
+pub use stubborn::message::{self, IntoRequest, Request, Response, ResponseExt};
 pub use stubborn::redirect;
+pub use stubborn::socket::{self, Closed, Message, WebSocket};
 pub use stubborn::stub::{
-    Address, Client, Fetch, Namespace, NamespaceInfo, ObjectInfo, Page, Retry, Stub, Target,
+    Address, Client, Fetch, Namespace, NamespaceInfo, ObjectInfo, Opening, Page, Retry, Stub,
+    Target,
 };
 pub use stubborn::{Limits, ObjectId};
 

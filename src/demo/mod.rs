@@ -4,6 +4,7 @@
 //! **Invariant:** they use what every author has, and nothing of the runtime's.
 
 mod alarms;
+mod chat;
 mod classes;
 mod counter;
 mod kv;

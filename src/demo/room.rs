@@ -4,18 +4,22 @@ use http::Method;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::{Deserialize, Serialize};
 
+use super::chat::{self, Chat, Visit};
 use super::query::{Complaint, Query, bad_request, not_allowed};
 use crate::error::{Kind, Result};
 use crate::message::{Request, Response, response as respond};
-use crate::object::{DurableObject, Env, List, State, Storage};
+use crate::object::{DurableObject, Env, List, Socket, State, Storage};
+use crate::socket::{self, Closed};
 
 /// Messages. `POST /` appends the body, `?from=` somebody; `GET /` answers the last ones, a line of JSON
-/// each: `?limit=` of them, or the first ones `?after=` a number.
+/// each: `?limit=` of them, or the first ones `?after=` a number. A browser gets a page to talk on; a WebSocket,
+/// `?from=` somebody, hears the same messages, then all that follow, and says what it sends.
 ///
 /// It remembers the last thousand, each by the key `message/` and its number.
 #[derive(Debug)]
 pub struct Room {
     storage: Storage,
+    chat: Chat,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,20 +32,39 @@ struct Message {
 
 impl DurableObject for Room {
     async fn new(state: State, _env: Env) -> Result<Self> {
-        Ok(Self { storage: state.storage() })
+        Ok(Self { storage: state.storage(), chat: Chat::new(state)? })
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
         let query = Query::of(&request);
         match *request.method() {
             _ if request.uri().path() != "/" => respond::status(404, "a room has only the path /"),
+            _ if Visit::of(&request) == Visit::Page => Ok(chat::page()),
             Method::GET | Method::HEAD => match Wanted::of(&query) {
+                Ok(wanted) if Visit::of(&request) == Visit::Join => {
+                    self.chat.join(query.text("from"), &self.read(wanted)?)
+                }
                 Ok(wanted) => lines(&self.read(wanted)?),
                 Err(complaint) => bad_request(complaint),
             },
             Method::POST => self.write(request, query.text("from")).await,
             _ => not_allowed(&request, "GET, HEAD, POST"),
         }
+    }
+
+    async fn web_socket_message(&self, socket: &Socket, message: socket::Message) -> Result<()> {
+        match message.as_text() {
+            Some(text) if text.len() <= TEXT_BYTES_MAX => {
+                self.append(Chat::name(socket)?, text.to_owned()).map(drop)
+            }
+            Some(_) => Chat::refuse(socket, "a message has at most 16 KiB"),
+            None => Chat::refuse(socket, "a message is text"),
+        }
+    }
+
+    async fn web_socket_close(&self, _socket: &Socket, closed: Closed) -> Result<()> {
+        self.chat.left(closed);
+        Ok(())
     }
 }
 
@@ -83,16 +106,22 @@ impl Room {
         let Ok(text) = String::from_utf8(bytes.into()) else {
             return bad_request("the message is not utf-8 text");
         };
-        // Nothing waits from here on: no two messages get one number, and no message is there without its
-        // oldest having gone.
+        lines(&[self.append(from.map(str::to_owned), text)?])
+    }
+
+    /// Keeps a message, and tells it to everybody who is here.
+    fn append(&self, from: Option<String>, text: String) -> Result<Message> {
+        // Nothing waits here: no two messages get one number, and no message is there without its oldest having
+        // gone.
         let last = self.read(Wanted { limit: 1, after: None })?.pop();
         let number = last.map_or(0, |last| last.number) + 1;
-        let message = Message { number, from: from.map(str::to_owned), text };
+        let message = Message { number, from, text };
         self.storage.put(&key(number), &message)?;
         if let Some(oldest) = number.checked_sub(HISTORY_MAX) {
             self.storage.delete(&key(oldest))?;
         }
-        lines(&[message])
+        self.chat.tell(&message)?;
+        Ok(message)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Drives each class through a real server, as a client does.
 
 mod alarms;
+mod chat;
 mod remembering;
 
 use std::cell::RefCell;

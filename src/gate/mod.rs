@@ -9,9 +9,11 @@ mod entrance;
 mod input;
 mod outbox;
 mod output;
+mod socket;
 
 pub use body::leaving;
 pub use entrance::{Entrance, NOBODY, Section};
 pub use input::{InputGate, Owner, SectionId};
 pub use outbox::{Outbox, Verdict};
 pub use output::{OutputGate, Sent};
+pub use socket::leaving_socket;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message::{Request, Response};
-use crate::object::{AlarmInfo, Dispatch, DurableObject, Env, Interface, State};
+use crate::object::{AlarmInfo, Dispatch, DurableObject, Env, Interface, Socket, State};
+use crate::socket::{Ending, Taken};
 
 /// A class of objects: how to make one, and whether it serves a typed interface.
 #[derive(Clone)]
@@ -80,6 +81,13 @@ pub trait Instance {
     /// Begins to handle its alarm.
     fn alarm(self: Rc<Self>, alarm: AlarmInfo) -> LocalBoxFuture<'static, Result<()>>;
 
+    /// Begins to handle what a WebSocket has: a message, or its end.
+    fn web_socket(
+        self: Rc<Self>,
+        socket: Socket,
+        taken: Taken,
+    ) -> LocalBoxFuture<'static, Result<()>>;
+
     /// Begins its orderly end.
     fn before_shutdown(self: Rc<Self>) -> LocalBoxFuture<'static, ()>;
 }
@@ -100,6 +108,32 @@ impl<T: DurableObject> Instance for Hosted<T> {
 
     fn alarm(self: Rc<Self>, alarm: AlarmInfo) -> LocalBoxFuture<'static, Result<()>> {
         async move { self.object.alarm(alarm).await }.boxed_local()
+    }
+
+    fn web_socket(
+        self: Rc<Self>,
+        socket: Socket,
+        taken: Taken,
+    ) -> LocalBoxFuture<'static, Result<()>> {
+        let object = self;
+        match taken {
+            Taken::Message(message) => {
+                async move { object.object.web_socket_message(&socket, message).await }
+                    .boxed_local()
+            }
+            Taken::Ended(Ending::Broken(frame)) => {
+                let error = Error::invalid_request(format!(
+                    "the peer of the WebSocket broke a rule (code {}): {}",
+                    frame.code(),
+                    frame.reason()
+                ));
+                async move { object.object.web_socket_error(&socket, error).await }.boxed_local()
+            }
+            Taken::Ended(ending) => {
+                let closed = ending.closed();
+                async move { object.object.web_socket_close(&socket, closed).await }.boxed_local()
+            }
+        }
     }
 
     fn before_shutdown(self: Rc<Self>) -> LocalBoxFuture<'static, ()> {

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::message::{Request, Response};
-use crate::object::{Env, State};
+use crate::object::{Env, Socket, State};
+use crate::socket::{Closed, Message};
 use crate::storage::object::Ringing;
 
 /// A durable object: one live instance for an id in the whole system, on one thread.
@@ -58,6 +59,43 @@ pub trait DurableObject: Sized + 'static {
     fn alarm(&self, alarm: AlarmInfo) -> impl Future<Output = Result<()>> {
         let _ = alarm;
         std::future::ready(Err(Error::unimplemented("the object does not serve alarms")))
+    }
+
+    /// Takes a message of a hibernatable WebSocket, after its earlier ones were handled.
+    ///
+    /// # Errors
+    /// An error is logged; the WebSocket stays open.
+    fn web_socket_message(
+        &self,
+        socket: &Socket,
+        message: Message,
+    ) -> impl Future<Output = Result<()>> {
+        let _ = (socket, message);
+        std::future::ready(Err(Error::unimplemented("the object does not serve WebSockets")))
+    }
+
+    /// Runs when the peer of a hibernatable WebSocket has closed it, or the link to it was lost (code 1006). When
+    /// this returns, the WebSocket is closed from this side too, and gone.
+    ///
+    /// # Errors
+    /// An error is logged.
+    fn web_socket_close(
+        &self,
+        socket: &Socket,
+        closed: Closed,
+    ) -> impl Future<Output = Result<()>> {
+        let _ = (socket, closed);
+        std::future::ready(Ok(()))
+    }
+
+    /// Runs instead where the peer broke a rule of the protocol (a message that is too large, text that is not
+    /// UTF-8); the peer is told by a close frame. When this returns, the WebSocket is gone.
+    ///
+    /// # Errors
+    /// An error is logged.
+    fn web_socket_error(&self, socket: &Socket, error: Error) -> impl Future<Output = Result<()>> {
+        let _ = (socket, error);
+        std::future::ready(Ok(()))
     }
 
     /// Runs before the object leaves memory in an orderly way: evicted, or because the server stops.

@@ -5,6 +5,7 @@ mod durable_object;
 mod env;
 mod interface;
 mod signal;
+mod socket;
 mod sql;
 mod state;
 mod storage;
@@ -14,6 +15,10 @@ pub use durable_object::{AlarmInfo, DurableObject};
 pub use env::{Directory, Env};
 pub use interface::{Dispatch, Interface, TypedCall, TypedOutcome, behind, typed_failure};
 pub use signal::{RequestExt, Signal};
+pub use socket::{
+    ATTACHMENT_BYTES_MAX, AUTO_RESPONSE_BYTES_MAX, Accepted, SOCKETS_MAX, Socket, TAG_CHARS_MAX,
+    TAGS_MAX,
+};
 pub use sql::Sql;
 pub use state::{Control, Identity, State};
 pub use storage::{Bookmark, List, Storage};

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
-use crate::message::Request;
+use crate::message::{self, Request};
 
 /// Whether the caller of a request still waits for the response.
 ///
@@ -58,10 +58,17 @@ impl Signal {
 pub trait RequestExt {
     /// Returns the signal that tells when the caller has gone.
     fn signal(&self) -> Signal;
+
+    /// Returns whether it asks for a WebSocket: then [`respond::upgrade`](crate::respond::upgrade) opens one.
+    fn is_upgrade(&self) -> bool;
 }
 
 impl RequestExt for Request {
     fn signal(&self) -> Signal {
         self.extensions().get::<Signal>().cloned().unwrap_or_default()
+    }
+
+    fn is_upgrade(&self) -> bool {
+        message::is_upgrade(self)
     }
 }

@@ -6,10 +6,12 @@ use std::rc::Rc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
+use super::socket::{Accepted, Socket, checked_auto_response, checked_tags};
 use super::storage::Storage;
 use crate::error::{Error, Result};
 use crate::gate::{Outbox, Section};
 use crate::id::ObjectId;
+use crate::socket::{Text, WebSocket};
 use crate::storage::object::ObjectStorage;
 
 /// What an object is called.
@@ -47,6 +49,22 @@ pub trait Control {
 
     /// Runs `task` beside the handlers and keeps the object in memory until it ends.
     fn wait_until(&self, task: LocalBoxFuture<'static, ()>);
+
+    /// Keeps `end` as a hibernatable WebSocket.
+    ///
+    /// # Errors
+    /// *overloaded* where the object has too many; *disconnected* where it has left memory.
+    fn accept(&self, end: WebSocket, tags: Box<[Rc<str>]>) -> Result<Rc<Accepted>>;
+
+    /// Returns the hibernatable WebSockets that are open, or those that have `tag`, in the order in which they were
+    /// accepted.
+    fn sockets(&self, tag: Option<&str>) -> Vec<Rc<Accepted>>;
+
+    /// Sets what is answered without the object.
+    fn set_auto_response(&self, pair: Option<(Text, Text)>);
+
+    /// Returns what is answered without the object.
+    fn auto_response(&self) -> Option<(Text, Text)>;
 
     /// Returns the milliseconds since 1970.
     fn now_ms(&self) -> u64;
@@ -101,6 +119,57 @@ impl State {
     /// Returns the object's storage.
     pub fn storage(&self) -> Storage {
         Storage::new(self.control.clone())
+    }
+
+    /// Accepts `end` as a hibernatable WebSocket: what its peer sends reaches
+    /// [`web_socket_message`](crate::DurableObject::web_socket_message), and it stays open while the object is out of
+    /// memory. `tags` are what it is found by.
+    ///
+    /// ```
+    /// # use stubborn::{Request, RequestExt, Response, Result, State, WebSocket, respond};
+    /// async fn fetch(state: &State, request: Request) -> Result<Response> {
+    ///     if !request.is_upgrade() {
+    ///         return respond::status(426, "this is for WebSockets");
+    ///     }
+    ///     let (client, server) = WebSocket::pair();
+    ///     state.accept_web_socket(server, &["member"])?;
+    ///     Ok(respond::upgrade(client))
+    /// }
+    /// ```
+    ///
+    /// An end that is not accepted so can be used as it is, to send and to receive: then it keeps the object in
+    /// memory until it is closed.
+    ///
+    /// # Errors
+    /// *invalid request* for more than 10 tags, or one of over 256 characters; *overloaded* where the object has
+    /// 32,768 WebSockets.
+    pub fn accept_web_socket(&self, end: WebSocket, tags: &[&str]) -> Result<Socket> {
+        let accepted = self.control.accept(end, checked_tags(tags)?)?;
+        Ok(Socket::new(accepted, self.control.outbox()))
+    }
+
+    /// Returns the hibernatable WebSockets that are open, or those that have `tag`, in the order in which they were
+    /// accepted.
+    pub fn web_sockets(&self, tag: Option<&str>) -> Vec<Socket> {
+        let outbox = self.control.outbox();
+        let sockets = self.control.sockets(tag).into_iter();
+        sockets.map(|accepted| Socket::new(accepted, outbox.clone())).collect()
+    }
+
+    /// Has every text message of a hibernatable WebSocket that is `request` be answered with `response`, without
+    /// the object: it is neither woken nor told. None ends that. Survives hibernation, not a reset.
+    ///
+    /// # Errors
+    /// *invalid request* where either has over 2 KiB.
+    pub fn set_auto_response(&self, pair: Option<(&str, &str)>) -> Result<()> {
+        let pair = pair.map(|(request, response)| checked_auto_response(request, response));
+        self.control.set_auto_response(pair.transpose()?);
+        Ok(())
+    }
+
+    /// Returns what is answered without the object: the request, and the response.
+    pub fn auto_response(&self) -> Option<(Text, Text)> {
+        self.control.auto_response()
     }
 
     /// Returns the milliseconds since 1970, by the clock that alarms go by. It may jump as the machine's clock

@@ -26,7 +26,8 @@ impl Forward {
         settled(Self { onward: onward.into_client_hook(), _ticket: ticket })
     }
 
-    /// Forwards a fetch. The bodies that pass are guarded, because either side may stop reading one.
+    /// Forwards a fetch. The bodies and WebSockets that pass are guarded, because either
+    /// side may stop reading one.
     fn fetch(
         &self,
         params: &dyn ParamsHook,
@@ -36,6 +37,10 @@ impl Forward {
         let mut call = onward.fetch_request();
         let written = params.get().and_then(|params| {
             call.set(params.get_as()?)?;
+            if call.get().has_web_socket() {
+                let web_socket = call.get().get_web_socket()?;
+                call.get().set_web_socket(guard(web_socket));
+            }
             match call.get().has_body() {
                 true => guard_rest(call.get().get_body()?),
                 false => Ok(()),
@@ -51,17 +56,20 @@ impl Forward {
             to.set_as(answer.get()?)?;
             let outcome: outcome::Builder<'_> = to.get_as()?;
             match outcome.which()? {
-                outcome::Response(response) if response.as_ref().is_ok_and(has_body) => {
-                    guard_rest(response?.get_body()?)
-                }
-                _ => Ok(()),
+                outcome::Response(response) => guard_response(response?),
+                outcome::Error(_) => Ok(()),
             }
         })
     }
 }
 
-fn has_body(response: &response::Builder<'_>) -> bool {
-    response.has_body()
+/// Guards what a response has to be called.
+fn guard_response(mut response: response::Builder<'_>) -> Result<(), Exception> {
+    if response.has_web_socket() {
+        let web_socket = response.reborrow().get_web_socket()?;
+        response.set_web_socket(guard(web_socket));
+    }
+    if response.has_body() { guard_rest(response.get_body()?) } else { Ok(()) }
 }
 
 /// Guards the source of a body on its way through this vat.

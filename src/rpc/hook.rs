@@ -54,11 +54,15 @@ impl StubHook {
         mut results: Box<dyn ResultsHook>,
     ) -> Promise<(), Exception> {
         let limits = self.limits.clone();
+        let mut peer = None;
         let request = params
             .get()
             .and_then(|params| params.get_as())
             .map_err(Error::from)
-            .and_then(|params| wire::read_request(params, &limits, None))
+            .and_then(|params| {
+                peer = wire::read_web_socket(params);
+                wire::read_request(params, &limits, None)
+            })
             .map(Box::new);
         drop(params);
         let (waiting, answer) = oneshot::channel();
@@ -73,7 +77,7 @@ impl StubHook {
         Promise::from_future(caller.until_left(async move {
             let outcome = answer.await.unwrap_or_else(|_| Err(dropped()));
             let to: outcome::Builder<'_> = results.get()?.init_as();
-            wire::write_outcome(to, outcome, &limits);
+            wire::write_outcome(to, outcome, peer, &limits);
             Ok(())
         }))
     }

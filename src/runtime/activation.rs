@@ -23,8 +23,11 @@ use super::shard::Shard;
 use crate::error::{Error, Result};
 use crate::gate::NOBODY;
 use crate::message::Request;
-use crate::object::{AlarmInfo, Env, Instance, Signal, State, TypedCall, typed_failure};
+use crate::object::{
+    Accepted, AlarmInfo, Env, Instance, Signal, Socket, State, TypedCall, typed_failure,
+};
 use crate::schedule::Tries;
+use crate::socket::{Ending, Taken};
 
 /// Events that may enter before other tasks of the thread get their turn.
 const EVENTS_PER_TURN: usize = 128;
@@ -224,6 +227,7 @@ impl Activation {
             Event::Fetch { request, reply } => self.enter_fetch(request, reply, instance, context),
             Event::Typed { call, reply } => self.enter_typed(call, reply, lane, instance, context),
             Event::Alarm { tries, reply } => self.enter_alarm(tries, reply, instance, context),
+            Event::Socket { accepted } => self.enter_socket(accepted, instance, context),
         }
     }
 
@@ -317,6 +321,41 @@ impl Activation {
         }
     }
 
+    fn enter_socket(
+        &mut self,
+        accepted: Rc<Accepted>,
+        instance: &Rc<dyn Instance>,
+        context: &mut Context<'_>,
+    ) {
+        let Some(taken) = accepted.take() else { return self.container.heard(&accepted) };
+        let ending = match &taken {
+            Taken::Message(_) => None,
+            Taken::Ended(ending) => Some(ending.clone()),
+        };
+        let socket = Socket::new(accepted.clone(), self.interior.outbox.clone());
+        match catch_unwind(AssertUnwindSafe(|| instance.clone().web_socket(socket, taken))) {
+            Ok(handler) => {
+                let answering = self.answering();
+                self.start(Running::socket(handler, accepted, ending, answering), context);
+            }
+            Err(payload) => self.panicked(panic_message(&*payload)),
+        }
+    }
+
+    /// An event of a WebSocket was handled. One that has ended is answered and goes, behind what it was
+    /// sent.
+    fn heard(&self, accepted: Rc<Accepted>, ending: Option<Ending>) {
+        let Some(ending) = ending else { return self.container.heard(&accepted) };
+        let outbox = &self.interior.outbox;
+        Socket::new(accepted.clone(), outbox.clone()).answer(&ending);
+        let container = Rc::downgrade(&self.container);
+        outbox.send(move |_| {
+            if let Some(container) = container.upgrade() {
+                container.forget_socket(&accepted);
+            }
+        });
+    }
+
     /// Polls `running` once, in order; keeps it where it is not done.
     fn start(&mut self, mut running: Running, context: &mut Context<'_>) {
         match running.poll_unpin(context) {
@@ -333,6 +372,7 @@ impl Activation {
         match ended {
             Ended::Done => {}
             Ended::Released(lane) => self.container.release(&lane),
+            Ended::Heard(accepted, ending) => self.heard(accepted, ending),
             Ended::Panicked(message) => self.panicked(message),
         }
     }

@@ -17,10 +17,12 @@ use super::interior::Interior;
 use super::lane::Lane;
 use super::registry::Key;
 use super::shard::Shard;
+use super::sockets::ObjectSockets;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::gate::{Outbox, Section};
-use crate::object::{Control, Identity};
+use crate::object::{Accepted, Control, Identity};
+use crate::socket::{Text, WebSocket};
 use crate::storage::object::{ObjectStorage, Surroundings};
 
 /// The longest name that is kept. A longer one still leads to its object.
@@ -59,6 +61,7 @@ pub struct Container {
     phase: Cell<Phase>,
     stop_wanted: Cell<bool>,
     last_active: Cell<Instant>,
+    sockets: ObjectSockets,
 }
 
 /// What waits for one object, held-back events included.
@@ -96,6 +99,7 @@ impl Container {
             phase: Cell::new(Phase::Absent),
             stop_wanted: Cell::new(false),
             last_active: Cell::new(Instant::now()),
+            sockets: ObjectSockets::default(),
         })
     }
 
@@ -135,6 +139,16 @@ impl Container {
     /// Returns the present activation's interior.
     pub fn interior(&self) -> Option<Rc<Interior>> {
         self.interior.borrow().clone()
+    }
+
+    /// Returns the thread that it is on; none once that has ended.
+    pub fn shard(&self) -> Option<Rc<Shard>> {
+        self.shard.upgrade()
+    }
+
+    /// Returns its hibernatable WebSockets.
+    pub fn sockets(&self) -> &ObjectSockets {
+        &self.sockets
     }
 
     pub fn is_broken(&self) -> bool {
@@ -192,6 +206,16 @@ impl Container {
         self.wake();
     }
 
+    /// Appends an event that no bound of the queue counts, being bounded by what it belongs to.
+    pub fn put_in_line(self: &Rc<Self>, event: Event, shard: &Rc<Shard>) {
+        let waiting = Waiting { event, lane: None, since: Instant::now(), bytes: 0 };
+        self.queue.borrow_mut().push_back(waiting);
+        if self.phase.get() == Phase::Absent {
+            shard.activate(self);
+        }
+        self.wake();
+    }
+
     /// Takes the next event that may enter, where the gate lets one in.
     pub fn pop(&self) -> Option<Waiting> {
         if !self.interior.borrow().as_ref()?.entrance.is_open() {
@@ -205,7 +229,7 @@ impl Container {
             match holds.iter_mut().find(is_of) {
                 Some(hold) => hold.waiting.push_back(waiting),
                 None => {
-                    self.forget(waiting.bytes);
+                    self.forget(&waiting);
                     return Some(waiting);
                 }
             }
@@ -229,7 +253,11 @@ impl Container {
         hold.waiting.into_iter().rev().for_each(|waiting| queue.push_front(waiting));
     }
 
-    fn forget(&self, bytes: usize) {
+    fn forget(&self, waiting: &Waiting) {
+        if !waiting.event.is_counted() {
+            return;
+        }
+        let bytes = waiting.bytes;
         let queued = self.queued.get();
         self.queued.set(Queued { events: queued.events - 1, bytes: queued.bytes - bytes });
     }
@@ -241,16 +269,17 @@ impl Container {
     /// Fails the events that have waited longer than `age_max` at `now`.
     pub fn expire(&self, now: Instant, age_max: Duration) {
         loop {
-            let old = |waiting: &Waiting| now.duration_since(waiting.since) > age_max;
+            let old = |waiting: &&Waiting| now.duration_since(waiting.since) > age_max;
             let waiting = {
                 let mut queue = self.queue.borrow_mut();
-                if queue.front().is_none_or(|waiting| !old(waiting)) {
+                let mut old = queue.iter().take_while(old);
+                let Some(index) = old.position(|waiting| waiting.event.is_counted()) else {
                     return;
-                }
-                queue.pop_front()
+                };
+                queue.remove(index)
             };
             let Some(waiting) = waiting else { return };
-            self.forget(waiting.bytes);
+            self.forget(&waiting);
             waiting.event.fail(Error::overloaded(format!(
                 "the event waited for the object for over {age_max:?}"
             )));
@@ -282,6 +311,7 @@ impl Container {
             }
             interior.outbox.break_with(&reason);
         }
+        self.drop_sockets();
         if self.phase.get() == Phase::Absent {
             self.fail_waiting();
         }
@@ -419,6 +449,30 @@ impl Control for Inside {
             container.tasks.borrow_mut().push(task);
             container.wake();
         }
+    }
+
+    fn accept(&self, end: WebSocket, tags: Box<[Rc<str>]>) -> Result<Rc<Accepted>> {
+        let current = self.current().and_then(|container| Some((container.shard()?, container)));
+        match current {
+            Some((shard, container)) if !container.is_broken() => {
+                container.accept(&shard, end, tags)
+            }
+            _ => Err(Error::disconnected("the object has left memory")),
+        }
+    }
+
+    fn sockets(&self, tag: Option<&str>) -> Vec<Rc<Accepted>> {
+        self.current().map(|container| container.sockets().open(tag)).unwrap_or_default()
+    }
+
+    fn set_auto_response(&self, pair: Option<(Text, Text)>) {
+        if let Some(container) = self.current() {
+            container.sockets().set_auto_response(pair);
+        }
+    }
+
+    fn auto_response(&self) -> Option<(Text, Text)> {
+        self.current()?.sockets().auto_response()
     }
 
     fn now_ms(&self) -> u64 {

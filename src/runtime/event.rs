@@ -11,7 +11,7 @@ use super::shard::{Parcel, Shard};
 
 use crate::error::{Error, Result};
 use crate::message::{Request, Response};
-use crate::object::{TypedCall, TypedOutcome, typed_failure};
+use crate::object::{Accepted, TypedCall, TypedOutcome, typed_failure};
 use crate::schedule::Tries;
 
 /// Who waits for the answer of a fetch, on whichever thread.
@@ -83,6 +83,11 @@ pub enum Event {
         /// Where it goes that it was handled.
         reply: AlarmReply,
     },
+    /// A WebSocket has something to take: a message, or its end. Nobody waits for an answer.
+    Socket {
+        /// The WebSocket. What it has stays there until the event enters.
+        accepted: Rc<Accepted>,
+    },
 }
 
 impl Event {
@@ -92,6 +97,8 @@ impl Event {
             Self::Fetch { reply, .. } => reply.send(Err(error)),
             Self::Typed { reply, .. } => drop(reply.send(typed_failure(error))),
             Self::Alarm { reply, .. } => drop(reply.send(Err(error))),
+            // Only a broken object fails one, and with it goes the WebSocket.
+            Self::Socket { .. } => {}
         }
     }
 
@@ -101,7 +108,14 @@ impl Event {
             Self::Fetch { reply, .. } => reply.is_canceled(),
             Self::Typed { reply, .. } => reply.is_canceled(),
             Self::Alarm { reply, .. } => reply.is_canceled(),
+            Self::Socket { .. } => false,
         }
+    }
+
+    /// Returns whether it counts among the events that may wait for an object. Those of WebSockets do not:
+    /// each has at most one.
+    pub fn is_counted(&self) -> bool {
+        !matches!(self, Self::Socket { .. })
     }
 
     /// Returns about how many bytes it holds while it waits.
@@ -110,7 +124,7 @@ impl Event {
         let held = match self {
             Self::Fetch { request, .. } => request.body().known().map_or(0, bytes::Bytes::len),
             Self::Typed { call, .. } => call.bytes(),
-            Self::Alarm { .. } => 0,
+            Self::Alarm { .. } | Self::Socket { .. } => 0,
         };
         OVERHEAD + held
     }

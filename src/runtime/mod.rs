@@ -14,6 +14,7 @@ mod placement;
 mod registry;
 mod running;
 mod shard;
+mod sockets;
 mod storages;
 mod wheel;
 

@@ -44,10 +44,10 @@ impl Registry {
         containers.entry(key).or_insert_with(|| Container::new(key, shard)).clone()
     }
 
-    /// Returns whether the object of `key` is in memory.
+    /// Returns whether the object of `key` is in memory, or hibernates.
     pub fn contains(&self, key: &Key) -> bool {
         let containers = self.containers.borrow();
-        containers.get(key).is_some_and(|container| container.phase() != Phase::Absent)
+        containers.get(key).is_some_and(is_alive)
     }
 
     /// Removes `container`, if it is the one that its key leads to.
@@ -59,15 +59,19 @@ impl Registry {
         }
     }
 
-    /// Removes `container` where no stub is bound to it.
+    /// Removes `container` where no stub is bound to it, and no WebSocket is open.
     pub fn forget_unused(&self, container: &Rc<Container>) {
         // One reference is the registry's, one the caller's.
-        if Rc::strong_count(container) <= 2 && !container.has_waiting() {
+        if Rc::strong_count(container) <= 2
+            && !container.has_waiting()
+            && container.sockets().is_empty()
+        {
             self.remove(container);
         }
     }
 
-    /// Returns up to `limit` objects of a namespace that are in memory, ordered by id, after `after`.
+    /// Returns up to `limit` objects of a namespace that are in memory or hibernate, ordered by id, after
+    /// `after`.
     pub fn list(&self, namespace: usize, after: Option<ObjectId>, limit: usize) -> Vec<Listed> {
         let first = Key { namespace, id: ObjectId::from_bytes([0; 32]) };
         let from = match after {
@@ -76,8 +80,7 @@ impl Registry {
         };
         let to = Bound::Excluded(Key { namespace: namespace + 1, ..first });
         let containers = self.containers.borrow();
-        let present =
-            containers.range((from, to)).filter(|(_, entry)| entry.phase() != Phase::Absent);
+        let present = containers.range((from, to)).filter(|(_, entry)| is_alive(entry));
         let listed = present.map(|(key, container)| Listed {
             id: key.id,
             name: container.name().map(|name| name.to_string()),
@@ -90,4 +93,9 @@ impl Registry {
     pub fn all(&self) -> Vec<Rc<Container>> {
         self.containers.borrow().values().cloned().collect()
     }
+}
+
+/// Returns whether the object is in memory, or hibernates.
+fn is_alive(container: &Rc<Container>) -> bool {
+    container.phase() != Phase::Absent || !container.sockets().is_empty()
 }

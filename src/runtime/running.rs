@@ -13,17 +13,19 @@ use std::task::{Context, Poll, ready};
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use http::StatusCode;
 
 use super::container::Container;
 use super::event::{AlarmReply, Reply, TypedReply};
 use super::interior::Interior;
 use super::lane::Lane;
 use crate::error::{Error, Result};
-use crate::gate::{Owner, leaving};
+use crate::gate::{Outbox, Owner, leaving, leaving_socket};
 use crate::limits::Limits;
 use crate::message::{self, Response};
-use crate::object::{Signal, TypedOutcome, typed_failure};
+use crate::object::{Accepted, Signal, TypedOutcome, typed_failure};
 use crate::schedule::Failure;
+use crate::socket::{self, Ending};
 use crate::storage::object::ObjectStorage;
 
 /// How an event left its object.
@@ -32,6 +34,8 @@ pub enum Ended {
     Done,
     /// A streaming call ended: what was held back on its stub may enter.
     Released(Rc<Lane>),
+    /// An event of a WebSocket was handled; how the WebSocket ended, where it did.
+    Heard(Rc<Accepted>, Option<Ending>),
     /// The author's code panicked with this message.
     Panicked(String),
 }
@@ -54,6 +58,7 @@ enum Step {
     Fetch(Fetch),
     Typed(Typed),
     Alarm(Alarm),
+    Socket(Heard),
     /// A task that a handler left behind, or the pump of a response's body.
     Task(LocalBoxFuture<'static, ()>),
 }
@@ -76,6 +81,12 @@ struct Alarm {
     reply: Option<AlarmReply>,
     storage: Rc<ObjectStorage>,
     random: u64,
+}
+
+struct Heard {
+    handler: LocalBoxFuture<'static, Result<()>>,
+    accepted: Rc<Accepted>,
+    ending: Option<Ending>,
 }
 
 impl Running {
@@ -115,6 +126,16 @@ impl Running {
         };
         let (handler, reply) = (bounded.boxed_local(), Some(reply));
         Self { step: Step::Alarm(Alarm { handler, reply, storage, random }), answering }
+    }
+
+    /// `ending` is what the event tells of, where that is the WebSocket's end.
+    pub fn socket(
+        handler: LocalBoxFuture<'static, Result<()>>,
+        accepted: Rc<Accepted>,
+        ending: Option<Ending>,
+        answering: Answering,
+    ) -> Self {
+        Self { step: Step::Socket(Heard { handler, accepted, ending }), answering }
     }
 
     pub fn task(task: LocalBoxFuture<'static, ()>, answering: Answering) -> Self {
@@ -165,6 +186,7 @@ impl Running {
                 Step::Fetch(fetch) => ready!(fetch.poll(answering, context)),
                 Step::Typed(typed) => return typed.poll(answering, context),
                 Step::Alarm(alarm) => return alarm.poll(answering, context),
+                Step::Socket(heard) => return heard.poll(answering, context),
                 Step::Task(task) => {
                     ready!(task.as_mut().poll(context));
                     return Poll::Ready(Ended::Done);
@@ -192,7 +214,7 @@ impl Step {
                 let reply = reply.take().into_iter();
                 reply.for_each(|reply| drop(reply.send(Err(reason.clone()))));
             }
-            Self::Task(_) => {}
+            Self::Socket(_) | Self::Task(_) => {}
         }
     }
 }
@@ -222,7 +244,11 @@ impl Fetch {
             Ok(response)
         });
         let outbox = &answering.interior.outbox;
-        let (outcome, pump) = match outcome {
+        let (outcome, pump) = match outcome.and_then(has_its_web_socket) {
+            Ok(mut response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let pump = web_socket_leaves(&mut response, limits, outbox);
+                (Ok(response), pump)
+            }
             Ok(response) if response.body().known().is_none() => {
                 let (head, body) = response.into_parts();
                 let (piped, pump) = leaving(body, limits.stream_window_bytes, outbox.clone());
@@ -287,6 +313,50 @@ impl Alarm {
         }
         Poll::Ready(Ended::Done)
     }
+}
+
+impl Heard {
+    fn poll(&mut self, answering: &Answering, context: &mut Context<'_>) -> Poll<Ended> {
+        let outcome = ready!(self.handler.as_mut().poll(context));
+        if let Err(error) = outcome
+            && !answering.container.is_broken()
+        {
+            let object = answering.container.key().id;
+            tracing::warn!(%object, %error, "an event of a WebSocket failed");
+        }
+        Poll::Ready(Ended::Heard(self.accepted.clone(), self.ending.take()))
+    }
+}
+
+/// Checks that a response opens a WebSocket exactly where its status says so.
+fn has_its_web_socket(response: Response) -> Result<Response> {
+    let opens = socket::is_attached(response.extensions());
+    match (response.status(), opens) {
+        (StatusCode::SWITCHING_PROTOCOLS, false) => {
+            Err(theirs(Error::failed("a response of status 101 has no WebSocket")))
+        }
+        (status, true) if status != StatusCode::SWITCHING_PROTOCOLS => {
+            Err(theirs(Error::failed(format!("a response of status {status} has a WebSocket"))))
+        }
+        _ => Ok(response),
+    }
+}
+
+/// Sees to it that what comes out of the response's WebSocket passes the outbox. That of a hibernatable one does
+/// already; any other is pumped, which keeps the object in memory.
+fn web_socket_leaves(
+    response: &mut Response,
+    limits: &Limits,
+    outbox: &Rc<Outbox>,
+) -> Option<LocalBoxFuture<'static, ()>> {
+    let end = socket::detach(response.extensions_mut())?;
+    if end.reader().is_gated() {
+        socket::attach(response.extensions_mut(), end);
+        return None;
+    }
+    let (far, pump) = leaving_socket(end, limits, outbox.clone());
+    socket::attach(response.extensions_mut(), far);
+    Some(pump.boxed_local())
 }
 
 /// Marks an error as raised by the object's own code. What another object's error said of *that*

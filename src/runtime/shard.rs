@@ -24,6 +24,7 @@ use super::lane::{Address, Lane};
 use super::namespaces::Namespaces;
 use super::placement::Placement;
 use super::registry::{Key, Listed, Registry};
+use super::sockets::{self, Sockets};
 use super::storages::Storages;
 use super::wheel::Wheel;
 use crate::entropy::Entropy;
@@ -107,6 +108,7 @@ pub struct Shard {
     registry: Registry,
     storages: Storages,
     alarms: Alarms,
+    sockets: Sockets,
     lanes: RefCell<HashMap<LaneKey, Rc<Lane>>>,
     lane_count: Cell<u64>,
     /// What was sent to each shard this turn.
@@ -138,6 +140,7 @@ impl Shard {
             registry: Registry::default(),
             storages,
             alarms: Alarms::default(),
+            sockets: Sockets::default(),
             lanes: RefCell::default(),
             lane_count: Cell::new(0),
             outgoing: RefCell::new(outgoing),
@@ -166,6 +169,7 @@ impl Shard {
         let told = Storages::keep_told(Rc::downgrade(self), self.storages.waker());
         let told = tokio::task::spawn_local(told);
         let ringing = tokio::task::spawn_local(alarms::ring(Rc::downgrade(self)));
+        let listening = tokio::task::spawn_local(sockets::listen(Rc::downgrade(self)));
         let mut batch = VecDeque::new();
         'serve: loop {
             self.inbox(self.index).drain_into(&mut batch).await;
@@ -176,7 +180,7 @@ impl Shard {
                 self.unpack(parcel);
             }
         }
-        [sweeper, postman, told, ringing].iter().for_each(|task| task.abort());
+        [sweeper, postman, told, ringing, listening].iter().for_each(|task| task.abort());
     }
 
     fn unpack(self: &Rc<Self>, parcel: Parcel) {
@@ -253,6 +257,11 @@ impl Shard {
     /// Returns the alarms of its objects.
     pub fn alarms(&self) -> &Alarms {
         &self.alarms
+    }
+
+    /// Returns the WebSockets of its objects.
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
     }
 
     /// Returns what the object of `key` is called in the store.
@@ -408,7 +417,8 @@ impl Shard {
 
     /// How often an object in memory is looked at.
     fn patience(&self) -> Duration {
-        self.limits.evict_after.min(self.limits.object_queue_age_max)
+        let idle = self.limits.evict_after.min(self.limits.hibernate_after);
+        idle.min(self.limits.object_queue_age_max)
     }
 
     /// Looks at one object in memory: old events fail, an idle object is asked to leave.
@@ -421,7 +431,14 @@ impl Shard {
         let idle = now.duration_since(container.last_active());
         let mut due = now + self.patience();
         if container.phase() == Phase::Idle {
-            match self.limits.evict_after.checked_sub(idle) {
+            let may_hibernate = !container.sockets().is_empty();
+            let evict_after = self.limits.evict_after;
+            let leaves_after = if may_hibernate {
+                evict_after.min(self.limits.hibernate_after)
+            } else {
+                evict_after
+            };
+            match leaves_after.checked_sub(idle) {
                 Some(rest) if !rest.is_zero() => due = due.min(now + rest),
                 _ => container.stop(),
             }
@@ -446,6 +463,7 @@ impl Shard {
         // Where the time is over, the objects that are left break with their stubs.
         let _ = tokio::time::timeout(self.limits.drain_timeout, stopped).await;
         for container in self.registry.all() {
+            container.close_sockets("the server is shutting down");
             container.break_with(Error::disconnected("the server has shut down"));
         }
     }

@@ -8,6 +8,7 @@ mod namespace;
 mod ordered;
 mod reference;
 mod retry;
+pub mod sockets;
 pub mod transfer;
 pub mod wire;
 
@@ -17,5 +18,5 @@ pub use namespace::{Namespace, NamespaceInfo, ObjectInfo, Page, Target};
 pub use ordered::capability;
 #[cfg(feature = "server")]
 pub(crate) use ordered::ordered;
-pub use reference::{Fetch, Referent, Stub};
+pub use reference::{Fetch, Opening, Referent, Stub};
 pub use retry::Retry;

@@ -13,6 +13,7 @@ use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared};
 
 use super::client::{Link, lost};
+use super::sockets::Asking;
 use super::wire;
 use crate::body::Body;
 use crate::error::{Error, Kind, Result};
@@ -21,6 +22,7 @@ use crate::id::ObjectId;
 use crate::limits::Limits;
 use crate::message::{self, IntoRequest, Request, Response};
 use crate::redirect;
+use crate::socket::WebSocket;
 use crate::stubborn_capnp::{outcome, stub};
 use crate::vat::Traffic;
 
@@ -62,6 +64,18 @@ impl Future for Fetch {
     }
 }
 
+/// A WebSocket that is being opened. The request was sent when it was made.
+#[must_use = "the request is sent, but its WebSocket is lost"]
+pub struct Opening(LocalBoxFuture<'static, Result<(Response, WebSocket)>>);
+
+impl Future for Opening {
+    type Output = Result<(Response, WebSocket)>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
 impl Stub {
     /// Makes a stub of a capability. `link` is the connection it came over, if any.
     pub(crate) fn new(
@@ -88,12 +102,43 @@ impl Stub {
     /// nothing if it has: the handler runs on.
     pub fn fetch(&self, request: impl IntoRequest) -> Fetch {
         match request.into_request().and_then(|request| self.inner.send(request)) {
-            Ok(answer) => {
+            Ok((answer, asking)) => {
                 let inner = self.inner.clone();
-                Fetch(async move { inner.settle(answer.await) }.boxed_local())
+                Fetch(async move { inner.settle(answer.await, asking) }.boxed_local())
             }
             Err(error) => Fetch(std::future::ready(Err(error)).boxed_local()),
         }
+    }
+
+    /// Opens a WebSocket to the object: sends a request as [`fetch`](Self::fetch) does, with the header
+    /// `upgrade: websocket`, and returns the answer of status 101 with this end of the WebSocket.
+    ///
+    /// (So does `fetch` of a request that has the header: its response then has the end,
+    /// [`take_web_socket`](crate::ResponseExt::take_web_socket).)
+    ///
+    /// ```
+    /// # async fn example(stub: stubborn::Stub) -> stubborn::Result<()> {
+    /// let (_, socket) = stub.web_socket("http://do/").await?;
+    /// socket.send("hello").await?;
+    /// while let Ok(message) = socket.receive().await {
+    ///     println!("{message:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As `fetch`; *failed*, naming the status, where the object answers without opening a WebSocket.
+    ///
+    /// # Cancel safety
+    /// As `fetch`.
+    pub fn web_socket(&self, request: impl IntoRequest) -> Opening {
+        let asked = request.into_request().map(|mut request| {
+            message::ask_web_socket(&mut request);
+            self.fetch(request)
+        });
+        let opening = async move { message::opened(asked?.await?) };
+        Opening(opening.boxed_local())
     }
 
     /// Sends a request as [`fetch`](Self::fetch) does, and does with redirects as `mode` says.
@@ -188,10 +233,7 @@ impl Stub {
 
 impl Inner {
     /// Sends a request now; what it returns waits for the answer.
-    fn send(
-        &self,
-        request: Request,
-    ) -> Result<Promise<capnp::capability::Response<outcome::Owned>, capnp::Error>> {
+    fn send(&self, request: Request) -> Result<(Promise<Outcome, capnp::Error>, Option<Asking>)> {
         if let Some(error) = self.broken_reason() {
             return Err(error.with_delivered(false));
         }
@@ -204,8 +246,13 @@ impl Inner {
             _ => request,
         };
         let mut call = self.client.fetch_request();
+        let asking = message::is_upgrade(&request).then(|| Asking::new(&self.limits));
+        let asking = asking.map(|(asking, web_socket)| {
+            call.get().set_web_socket(web_socket);
+            asking
+        });
         wire::write_request(call.get(), request, &self.limits);
-        Ok(call.send().promise)
+        Ok((call.send().promise, asking))
     }
 
     fn broken_reason(&self) -> Option<Error> {
@@ -221,11 +268,11 @@ impl Inner {
         self.broken.borrow_mut().get_or_insert(error).clone()
     }
 
-    fn settle(&self, answer: Answer) -> Result<Response> {
+    fn settle(&self, answer: Answer, asking: Option<Asking>) -> Result<Response> {
         let error = match answer {
             Ok(outcome) => {
                 let keep = self.link.clone().map(|link| link as Rc<dyn Any>);
-                match wire::read_outcome(outcome.get()?, &self.limits, keep) {
+                match wire::read_outcome(outcome.get()?, asking, &self.limits, keep) {
                     Err(error) if error.reset => error,
                     outcome => return outcome,
                 }
@@ -302,7 +349,9 @@ async fn watch(client: stub::Client, traffic: Option<Rc<Traffic>>) -> Option<Err
     tokio::select! { biased; error = told => error, error = ended => Some(error) }
 }
 
-type Answer = Result<capnp::capability::Response<outcome::Owned>, capnp::Error>;
+type Outcome = capnp::capability::Response<outcome::Owned>;
+
+type Answer = Result<Outcome, capnp::Error>;
 
 impl std::fmt::Debug for Stub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use capnp::struct_list;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::sockets::{self, Asking};
 use super::transfer::{self, Keep};
 use crate::body::Body;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::message::{Request, Response};
-use crate::stubborn_capnp::{body, error, header, outcome, request, response};
+use crate::stubborn_capnp::{body, error, header, outcome, request, response, web_socket};
 
 /// Writes a request. What does not fit inline of its body is left to a `BodySource` that this vat serves.
 pub fn write_request(mut to: request::Builder<'_>, request: Request, limits: &Limits) {
@@ -51,21 +52,53 @@ pub fn read_request(from: request::Reader<'_>, limits: &Limits, keep: Keep) -> R
     Ok(request)
 }
 
-/// Writes how a fetch ended.
-pub fn write_outcome(to: outcome::Builder<'_>, outcome: Result<Response>, limits: &Limits) {
-    match outcome {
-        Ok(response) => write_response(to.init_response(), response, limits),
+/// Returns where the messages of a request's WebSocket are to be sent; none where it asks for none.
+pub fn read_web_socket(from: request::Reader<'_>) -> Option<web_socket::Client> {
+    if from.has_web_socket() { from.get_web_socket().ok() } else { None }
+}
+
+/// Writes how a fetch ended. The WebSocket that it opens sends to `peer`, where the request had one.
+pub fn write_outcome(
+    to: outcome::Builder<'_>,
+    outcome: Result<Response>,
+    peer: Option<web_socket::Client>,
+    limits: &Limits,
+) {
+    let opened = outcome.and_then(|mut response| {
+        let web_socket = sockets::open(&mut response, peer, limits)?;
+        Ok((response, web_socket))
+    });
+    match opened {
+        Ok((response, web_socket)) => {
+            let mut to = to.init_response();
+            web_socket.into_iter().for_each(|web_socket| to.set_web_socket(web_socket));
+            write_response(to, response, limits);
+        }
         Err(error) => write_error(to.init_error(), &error),
     }
 }
 
-/// Reads how a fetch ended.
+/// Reads how a fetch ended. `asking` is what a request has that asked for a WebSocket.
 ///
 /// # Errors
 /// The error that the outcome holds, or *failed* where the message is not one of the contract.
-pub fn read_outcome(from: outcome::Reader<'_>, limits: &Limits, keep: Keep) -> Result<Response> {
+pub fn read_outcome(
+    from: outcome::Reader<'_>,
+    asking: Option<Asking>,
+    limits: &Limits,
+    keep: Keep,
+) -> Result<Response> {
     match from.which()? {
-        outcome::Response(response) => read_response(response?, limits, keep),
+        outcome::Response(from) => {
+            let from = from?;
+            let mut response = read_response(from, limits, keep.clone())?;
+            if let Some(asking) = asking
+                && from.has_web_socket()
+            {
+                asking.opened(&mut response, from.get_web_socket()?, keep);
+            }
+            Ok(response)
+        }
         outcome::Error(error) => Err(read_error(error?)?),
     }
 }

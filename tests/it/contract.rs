@@ -89,10 +89,31 @@ fn no_golden_message_is_left_untested() {
 /// A message of the contract, as plain values.
 #[derive(Debug, PartialEq)]
 enum Sample {
-    Request { method: String, url: String, headers: Headers, body: Option<Body> },
-    Response { status: u16, headers: Headers, body: Option<Body> },
+    Request {
+        method: String,
+        url: String,
+        headers: Headers,
+        body: Option<Body>,
+    },
+    Response {
+        status: u16,
+        headers: Headers,
+        body: Option<Body>,
+    },
     Failure(Error),
-    ObjectInfo { id: Vec<u8>, name: Option<String>, has_stored_data: bool },
+    ObjectInfo {
+        id: Vec<u8>,
+        name: Option<String>,
+        has_stored_data: bool,
+    },
+    /// The parameters of a method of `WebSocket`.
+    SendText(String),
+    SendBinary(Vec<u8>),
+    SendPart(Vec<u8>),
+    Close {
+        code: u16,
+        reason: String,
+    },
 }
 
 type Headers = Vec<(String, Vec<u8>)>;
@@ -143,6 +164,10 @@ fn samples() -> Vec<(String, Sample)> {
         ("object-info".to_owned(), info(None, false)),
         ("object-info-named".to_owned(), info(Some("lobby/日本"), true)),
         ("object-info-empty-name".to_owned(), info(Some(""), true)),
+        ("web-socket-text".to_owned(), Sample::SendText("hello, wörld".to_owned())),
+        ("web-socket-binary".to_owned(), Sample::SendBinary(vec![0, 1, 2, 255])),
+        ("web-socket-part".to_owned(), Sample::SendPart(vec![0x80, 0, 7])),
+        ("web-socket-close".to_owned(), Sample::Close { code: 4001, reason: "grüße".to_owned() }),
     ];
     for kind in Kind::ALL {
         let name = format!("error-{}", kind.as_str().replace(' ', "-"));
@@ -194,6 +219,26 @@ impl Sample {
                 }
                 info.set_has_stored_data(*has_stored_data);
             }
+            Self::SendText(text) => {
+                message
+                    .init_root::<wire::web_socket::send_text_params::Builder<'_>>()
+                    .set_text(text);
+            }
+            Self::SendBinary(bytes) => {
+                let mut params: wire::web_socket::send_binary_params::Builder<'_> =
+                    message.init_root();
+                params.set_bytes(bytes);
+            }
+            Self::SendPart(bytes) => {
+                message
+                    .init_root::<wire::web_socket::send_part_params::Builder<'_>>()
+                    .set_bytes(bytes);
+            }
+            Self::Close { code, reason } => {
+                let mut params = message.init_root::<wire::web_socket::close_params::Builder<'_>>();
+                params.set_code(*code);
+                params.set_reason(reason);
+            }
         }
         serialize::write_message_to_words(&message)
     }
@@ -228,6 +273,27 @@ impl Sample {
                     name: name.map(|name| name.to_string().unwrap()),
                     has_stored_data: info.get_has_stored_data(),
                 }
+            }
+            Self::SendText(_) => {
+                let params: wire::web_socket::send_text_params::Reader<'_> =
+                    message.get_root().unwrap();
+                Self::SendText(params.get_text().unwrap().to_string().unwrap())
+            }
+            Self::SendBinary(_) => {
+                let params: wire::web_socket::send_binary_params::Reader<'_> =
+                    message.get_root().unwrap();
+                Self::SendBinary(params.get_bytes().unwrap().to_vec())
+            }
+            Self::SendPart(_) => {
+                let params: wire::web_socket::send_part_params::Reader<'_> =
+                    message.get_root().unwrap();
+                Self::SendPart(params.get_bytes().unwrap().to_vec())
+            }
+            Self::Close { .. } => {
+                let params: wire::web_socket::close_params::Reader<'_> =
+                    message.get_root().unwrap();
+                let reason = params.get_reason().unwrap().to_string().unwrap();
+                Self::Close { code: params.get_code(), reason }
             }
         }
     }

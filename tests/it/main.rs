@@ -17,4 +17,5 @@ mod http;
 mod http_hostile;
 mod latency;
 mod order;
+mod sockets;
 mod support;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the examples in other languages against a server that runs: run.sh ADDR. The server is one
-# without a configuration: it has the namespaces COUNTER and PROBE.
+# without a configuration: it has the namespaces COUNTER, PROBE and ROOM.
 #
 # PYTHON is a Python that has pycapnp. What is built goes below CARGO_TARGET_DIR, or target/.
 set -euo pipefail
@@ -19,7 +19,18 @@ main() {
     check "C++" "$(common)" timeout 60 "$fetch" "$address" COUNTER "$object" http://do/
     check "Python" "$(common; bodies)" \
         timeout 60 "$python" examples/python/fetch.py "$address" COUNTER "$object" http://do/
+    check "Python over a WebSocket" "$(talk)" \
+        timeout 60 "$python" examples/python/socket_room.py "$address" "$object" hello "grüße"
     return "$failed"
+}
+
+talk() {
+    cat <<EOF
+opened: 101
+python: hello
+python: grüße
+closed
+EOF
 }
 
 # What both print.

@@ -6,13 +6,13 @@ use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::Shared as SharedFuture;
+use futures::future::{BoxFuture, Shared as SharedFuture};
 
 use super::call::{Call, Fetch};
 use super::namespace::Place;
 use super::owner::Owner;
 use super::shared::{Parcel, Shared};
-use crate::{self as local, Error, IntoRequest, Result, Target, message};
+use crate::{self as local, Error, IntoRequest, Response, Result, Target, WebSocket, message};
 
 /// A reference to one object, for every thread of a program.
 ///
@@ -111,6 +111,26 @@ impl Stub {
         self.reference.note_use();
         let stub = self.reference.clone();
         shared.call(|reply| Parcel::Fetch { stub, request, reply })
+    }
+
+    /// Opens a WebSocket to the object, as [`Stub::web_socket`](crate::Stub::web_socket) does. Its end may change
+    /// threads, and keeps the connection open.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch); *failed*, naming the status, where the object answers without opening a
+    /// WebSocket.
+    ///
+    /// # Cancel safety
+    /// As [`fetch`](Self::fetch).
+    pub fn web_socket(
+        &self,
+        request: impl IntoRequest,
+    ) -> BoxFuture<'static, Result<(Response, WebSocket)>> {
+        let asked = request.into_request().map(|mut request| {
+            message::ask_web_socket(&mut request);
+            self.fetch(request)
+        });
+        async move { message::opened(asked?.await?) }.boxed()
     }
 
     /// Runs `run` on the thread that owns the connection, with the local end of this stub: for calls of

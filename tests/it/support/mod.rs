@@ -7,6 +7,7 @@ pub(crate) mod noise;
 pub(crate) mod objects;
 pub(crate) mod raw;
 pub(crate) mod server;
+pub(crate) mod sockets;
 pub(crate) mod target;
 
 use std::future::Future;

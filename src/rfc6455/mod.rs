@@ -1,0 +1,10 @@
+//! WebSockets as RFC 6455 has them on a stream of bytes.
+//!
+//! **Invariant:** nothing here knows HTTP servers, Cap'n Proto or objects: an end of a WebSocket comes in, and is
+//! driven over a stream that somebody else upgraded.
+
+mod handshake;
+mod pump;
+
+pub use handshake::{Refusal, accept_key};
+pub use pump::pump;
