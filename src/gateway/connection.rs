@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::framing::Framing;
 use super::service::Visit;
 use super::stream::Watched;
+use super::upgrade;
 use super::watch::{Overdue, Watch};
 use crate::limits::Limits;
 use crate::listen::{Place, Stream};
@@ -70,11 +72,23 @@ async fn serve_one(stream: Watched, visit: Visit, watch: &Watch, limits: &Limits
     if limits.headers_max != HEADERS_OF_HYPER {
         builder.max_headers(limits.headers_max);
     }
+    let upgraded = visit.upgraded();
     let mut connection = builder.serve_connection(TokioIo::new(stream), visit);
     let ended =
         drive(&mut connection, |connection| connection.graceful_shutdown(), watch, limits, place);
     let ended = ended.await;
-    let mut stream = connection.into_parts().io.into_inner().into_inner();
+    let parts = connection.into_parts();
+    let (stream, read) = (parts.io.into_inner(), parts.read_buf);
+    if let (Ended::Served(Ok(())), Some(end)) = (&ended, upgraded.take()) {
+        // In a box: most connections never need the room.
+        let served = upgrade::serve(end, stream, read, limits).boxed_local();
+        tokio::select! {
+            () = served => {}
+            () = place.farewell.cancelled() => {}
+        }
+        return;
+    }
+    let mut stream = stream.into_inner();
     match ended {
         Ended::Served(Ok(())) => {}
         Ended::Served(Err(error)) => {

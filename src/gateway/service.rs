@@ -24,6 +24,7 @@ use super::door::GatewayDoor;
 use super::failure::{self, Messages};
 use super::forwarded::Peer;
 use super::reply::ReplyBody;
+use super::upgrade::{Upgraded, Wanted};
 use super::watch::{Call, Watch};
 use super::{headers, path, rest, upgrade};
 use crate::body::Body;
@@ -38,6 +39,7 @@ pub(super) struct Visit {
     door: GatewayDoor,
     peer: Peer,
     watch: Rc<Watch>,
+    upgraded: Upgraded,
 }
 
 /// Which object a request is for, and what of its path is left.
@@ -60,7 +62,12 @@ type Refusal = Box<Response>;
 impl Visit {
     /// Makes a connection from `peer`, which is served on the thread of `shard`.
     pub(super) fn new(shard: Rc<Shard>, door: GatewayDoor, peer: Peer, watch: Rc<Watch>) -> Self {
-        Self { shard, door, peer, watch }
+        Self { shard, door, peer, watch, upgraded: Upgraded::default() }
+    }
+
+    /// Returns where the WebSocket of the connection is once it was granted.
+    pub(super) fn upgraded(&self) -> Upgraded {
+        self.upgraded.clone()
     }
 
     /// Returns the bounds.
@@ -79,12 +86,13 @@ impl Visit {
                 Leads::ToAnswer(state) => return Ok(state),
             },
         };
-        if upgrade::is_asked_for(&head) {
-            return Err(Box::new(upgrade::answer()));
-        }
+        let wanted = Wanted::of(&head, &self.upgraded)?;
         let method = head.method.clone();
-        let request = self.request(head, body, host, destination.rest_at)?;
-        Ok(self.send(destination.address, request, method))
+        let mut request = self.request(head, body, host, destination.rest_at)?;
+        if wanted.is_some() {
+            message::ask_web_socket(&mut request);
+        }
+        Ok(self.send(destination.address, request, method, wanted))
     }
 
     fn by_path(&self, head: &Parts, host: &Authority) -> Result<Leads, Refusal> {
@@ -171,7 +179,13 @@ impl Visit {
     }
 
     /// Puts a request in line for its object.
-    fn send(&self, address: runtime::Address, request: Request, method: Method) -> State {
+    fn send(
+        &self,
+        address: runtime::Address,
+        request: Request,
+        method: Method,
+        wanted: Option<Wanted>,
+    ) -> State {
         let (reply, answer) = oneshot::channel();
         let to = self.shard.placement().shard(&address.key.id);
         let request = Box::new(request);
@@ -184,7 +198,8 @@ impl Visit {
             lane.fetch(request, reply);
             Way::Away { _lane: lane }
         };
-        State::Called(Called { answer, _lane: lane, method, messages: self.door.messages() })
+        let messages = self.door.messages();
+        State::Called(Called { answer, _lane: lane, method, wanted, messages })
     }
 }
 
@@ -302,6 +317,8 @@ struct Called {
     answer: oneshot::Receiver<Result<Response>>,
     _lane: Way,
     method: Method,
+    /// The WebSocket that was asked for.
+    wanted: Option<Wanted>,
     messages: Messages,
 }
 
@@ -316,13 +333,18 @@ impl Called {
         let outcome = ready!(Pin::new(&mut self.answer).poll(context)).unwrap_or_else(|_| {
             Err(Error::disconnected("the server has stopped").with_delivered(true))
         });
-        Poll::Ready(match outcome {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let told = "the object switched protocols and was not asked to";
-                failure::of_call(&Error::failed(told).with_delivered(true), Messages::Shown)
+        let switches = |response: &Response| response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let response = match outcome {
+            Ok(response) if switches(&response) && self.wanted.is_none() => {
+                failure::of_call(&upgrade::not_asked_for(), Messages::Shown)
             }
+            Ok(response) if switches(&response) => response,
             Ok(response) => headers::exit(response, &self.method),
             Err(error) => failure::of_call(&error, self.messages),
+        };
+        Poll::Ready(match self.wanted.take() {
+            Some(wanted) => wanted.answer(response),
+            None => response,
         })
     }
 }

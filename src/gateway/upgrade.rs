@@ -2,26 +2,99 @@
 //!
 //! **Invariant:** an upgrade to anything but a WebSocket is ignored, as HTTP lets a server do: the request is
 //! answered as if it had not been asked for.
+//! **Invariant:** what comes behind a request for a WebSocket is never read as HTTP: the connection becomes the
+//! WebSocket's, or ends with the answer.
 
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use std::cell::RefCell;
+use std::io::Cursor;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::request::Parts;
 use http::{StatusCode, Version};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::failure;
-use crate::error::Kind;
-use crate::message::Response;
+use super::{failure, headers};
+use crate::error::{Error, Kind};
+use crate::limits::Limits;
+use crate::message::{Response, ResponseExt};
+use crate::rfc6455;
+use crate::socket::WebSocket;
 
-/// Returns whether a request asks for a WebSocket.
-pub(super) fn is_asked_for(head: &Parts) -> bool {
-    let wanted = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
-    head.version == Version::HTTP_11 && head.headers.get(UPGRADE).is_some_and(wanted)
+/// Where the WebSocket of a connection waits for its upgrade to be written.
+pub(super) type Upgraded = Rc<RefCell<Option<WebSocket>>>;
+
+/// A request for a WebSocket that is granted if its object opens one.
+pub(super) struct Wanted {
+    accept: HeaderValue,
+    upgraded: Upgraded,
 }
 
-/// Answers a request for a WebSocket: there is none yet. What a client sends behind such a request may be
-/// frames already, so the connection ends.
-pub(super) fn answer() -> Response {
-    let told = "WebSockets are not served here yet";
-    let mut response = failure::refusal(StatusCode::NOT_IMPLEMENTED, Kind::Unimplemented, told);
+impl Wanted {
+    /// Returns what a request asks for; none where that is no WebSocket.
+    ///
+    /// # Errors
+    /// The answer to one that can't be granted.
+    pub(super) fn of(head: &Parts, upgraded: &Upgraded) -> Result<Option<Self>, Box<Response>> {
+        let asks = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+        if head.version != Version::HTTP_11 || !head.headers.get(UPGRADE).is_some_and(asks) {
+            return Ok(None);
+        }
+        match rfc6455::accept_key(&head.headers) {
+            Ok(accept) => Ok(Some(Self { accept, upgraded: upgraded.clone() })),
+            Err(refusal) => {
+                let kind = Kind::InvalidRequest;
+                let mut response = failure::refusal(refusal.status, kind, refusal.message);
+                if refusal.status == StatusCode::UPGRADE_REQUIRED {
+                    let version = HeaderValue::from_static("13");
+                    response.headers_mut().insert(SEC_WEBSOCKET_VERSION, version);
+                }
+                Err(Box::new(last(response)))
+            }
+        }
+    }
+
+    /// Returns the answer to the request, where the object has answered with `response`: the upgrade, if it
+    /// opened a WebSocket.
+    pub(super) fn answer(self, mut response: Response) -> Response {
+        let Some(end) = response.take_web_socket() else { return last(response) };
+        let mut answer = Response::default();
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        std::mem::swap(answer.headers_mut(), response.headers_mut());
+        let headers = answer.headers_mut();
+        headers::leave_hop(headers);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
+        *self.upgraded.borrow_mut() = Some(end);
+        answer
+    }
+}
+
+/// Returns why the answer of an object that opened a WebSocket unasked is none.
+pub(super) fn not_asked_for() -> Error {
+    Error::failed("the object opened a WebSocket and was not asked to").with_delivered(true)
+}
+
+/// Has a connection end with `response`.
+fn last(mut response: Response) -> Response {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+/// Serves the WebSocket of a connection whose upgrade was written, until it ends. `read` was read already.
+///
+/// # Cancel safety
+/// Dropping the future is a lost link to both sides.
+pub(super) async fn serve<S>(end: WebSocket, stream: S, read: Bytes, limits: &Limits)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if read.is_empty() {
+        return rfc6455::pump(end, stream, limits).await;
+    }
+    let (reader, writer) = tokio::io::split(stream);
+    let stream = tokio::io::join(Cursor::new(read).chain(reader), writer);
+    rfc6455::pump(end, stream, limits).await;
 }
