@@ -13,7 +13,7 @@ use super::engine::Order;
 use super::record::Alarm;
 
 /// Writes that wait, a layer for each open transaction. The lowest is the implicit one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pending {
     lowest: Layer,
     nested: Vec<Layer>,
@@ -40,12 +40,6 @@ pub struct Span {
     pub from: Bound<Vec<u8>>,
     /// Where it ends.
     pub to: Bound<Vec<u8>>,
-}
-
-impl Default for Pending {
-    fn default() -> Self {
-        Self { lowest: Layer::default(), nested: Vec::new() }
-    }
 }
 
 impl Pending {
