@@ -508,3 +508,23 @@ fn a_caller_that_breaks_the_rules_of_the_contract_ends_its_own_socket_alone() {
         assert_eq!(ask(&witness, "count").await, "1");
     });
 }
+
+#[test]
+fn an_end_may_change_threads_and_keeps_its_connection_open() {
+    run(async {
+        let (_server, address) = start(2, Limits::default(), None).await;
+        let client = stubborn_client::send::Client::connect(&address).await.unwrap();
+        let stub = client.namespace(SOCKETS).get_by_name("threads");
+        let (response, socket) = stub.web_socket("http://do/accept?tags=x").await.unwrap();
+        assert_eq!(response.status(), 101);
+        drop((client, stub));
+        let speaking = tokio::spawn(async move {
+            for n in 0..100 {
+                assert_eq!(ask(&socket, &n.to_string()).await, n.to_string());
+            }
+            socket.close(4000, "done").unwrap();
+            socket.receive().await.unwrap_err().code
+        });
+        assert_eq!(speaking.await.unwrap(), 4000);
+    });
+}
