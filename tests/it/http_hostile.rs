@@ -239,7 +239,7 @@ fn one_connection_too_many_is_closed_and_a_place_becomes_free_again() {
 }
 
 #[test]
-fn an_upgrade_is_refused_clearly_and_an_unknown_one_ignored() {
+fn a_bad_upgrade_is_refused_clearly_and_an_unknown_one_ignored() {
     attacked(Limits::default(), async |address| {
         let upgrade = |to: &str| {
             format!(
@@ -247,7 +247,7 @@ fn an_upgrade_is_refused_clearly_and_an_unknown_one_ignored() {
             )
         };
         let answer = exchange(address, upgrade("websocket") + "\x01\x02 frames").await;
-        assert!(status(&answer) == 501 && answer.contains("WebSockets"), "{answer}");
+        assert!(status(&answer) == 426 && answer.contains("sec-websocket-version"), "{answer}");
         let last = "GET /ROOM/r/ HTTP/1.1\r\nHost: do\r\nConnection: close\r\n\r\n";
         let answers = exchange(address, upgrade("h2c") + last).await;
         assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{answers}");
