@@ -254,8 +254,10 @@ impl Shard {
             // In memory again, it clears the alarm itself.
             Some(container) if container.phase() != Phase::Absent => {
                 let tries = Tries { counted: RETRIES_MAX + 1, ..Tries::default() };
-                let (reply, _) = oneshot::channel();
+                let (reply, told) = oneshot::channel();
                 container.push(Event::Alarm { tries, reply }, None);
+                // An event that nobody waits for would be dropped.
+                tokio::task::spawn_local(told.map(drop));
                 Ok(())
             }
             _ => self.clear_alarm(object),
