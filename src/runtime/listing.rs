@@ -3,6 +3,8 @@
 //! **Invariant:** a page is ordered by id, and the next one begins after its last: objects that are there all
 //! the while are listed exactly once.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 use futures::channel::oneshot;
@@ -12,8 +14,8 @@ use super::shard::Shard;
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
 
-/// Asks every shard for its objects of a namespace, after `after`, and merges them. One more than `limit`
-/// tells that there is more.
+/// Lists the objects of a namespace, stored or in memory on any shard, after `after`. One more than `limit` tells
+/// that there is more.
 ///
 /// # Errors
 /// *disconnected* where the server stops; *failed* where the store can't be read.
@@ -30,17 +32,27 @@ pub async fn gather(
         .map(|index| {
             let (reply, answer) = oneshot::channel();
             shard.run_on(index, move |shard| {
-                let _ = reply.send(shard.list(namespace, after, limit + 1));
+                let _ = reply.send(shard.registry().list(namespace, after, limit + 1));
             });
             answer
         })
         .collect();
-    let mut objects = Vec::new();
+    let mut objects = BTreeMap::new();
     for answer in asked {
         let stopped = |_| Error::disconnected("the server has stopped");
-        objects.append(&mut answer.await.map_err(stopped)??);
+        let in_memory = answer.await.map_err(stopped)?;
+        objects.extend(in_memory.into_iter().map(|object| (object.id, object)));
     }
-    objects.sort_unstable_by_key(|object| object.id);
-    objects.truncate(limit + 1);
-    Ok(objects)
+    // Read last: what is stored and no longer in memory by then is durable, and seen from every thread.
+    for stored in shard.list_stored(namespace, after, limit + 1)? {
+        match objects.entry(stored.id) {
+            Entry::Vacant(entry) => drop(entry.insert(stored)),
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                known.has_stored_data = stored.has_stored_data;
+                known.name = stored.name.or(known.name.take());
+            }
+        }
+    }
+    Ok(objects.into_values().take(limit + 1).collect())
 }

@@ -3,7 +3,7 @@
 //! **Invariant:** nothing outside this thread touches what is here; other threads post parcels.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::rc::{Rc, Weak};
@@ -281,44 +281,32 @@ impl Shard {
         self.placement().shard(&object.id) == self.index && self.key_of(object).is_some()
     }
 
-    /// Returns up to `limit` objects of a namespace that live on this thread, in memory or stored, ordered by
-    /// id, after `after`.
+    /// Returns up to `limit` objects of a namespace of which something is stored, wherever they live, ordered by id,
+    /// after `after`. What other threads have written and is not durable yet may lack.
     ///
     /// # Errors
     /// *failed* where the store can't be read, or is damaged.
-    pub fn list(
+    pub fn list_stored(
         &self,
         namespace: usize,
         after: Option<ObjectId>,
         limit: usize,
     ) -> Result<Vec<Listed>> {
         let space = self.object_key(Key { namespace, id: ObjectId::from_bytes([0; 32]) }).space;
-        let mut listed = BTreeMap::new();
-        let mut failure = None;
+        let (mut listed, mut failure) = (Vec::new(), None);
         let range = KeyRange::objects(space, after);
         self.storages.store().scan(&range, Order::Ascending, &mut |key, value| {
             let Some(object) = key.object_key() else { return ControlFlow::Continue(()) };
-            if self.placement().shard(&object.id) != self.index {
-                return ControlFlow::Continue(());
-            }
             match Record::decode(&object, &value) {
                 Ok(Record { name, has_data, .. }) => {
-                    let one = Listed { id: object.id, name, has_stored_data: has_data };
-                    listed.insert(object.id, one);
+                    listed.push(Listed { id: object.id, name, has_stored_data: has_data });
                 }
                 Err(error) => failure = Some(error),
             }
             let is_over = listed.len() >= limit || failure.is_some();
             if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        for object in self.registry.list(namespace, after, limit) {
-            let known = listed.entry(object.id).or_insert_with(|| object.clone());
-            known.name = known.name.take().or(object.name);
-        }
-        Ok(listed.into_values().take(limit).collect())
+        failure.map_or(Ok(listed), Err)
     }
 
     /// Returns why no event is taken, where the store is too far behind.
