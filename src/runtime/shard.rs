@@ -20,6 +20,7 @@ use super::alarms::{self, Alarms};
 use super::container::{Container, Phase};
 use super::event::{Answer, Event, Reply};
 use super::inbox::Inbox;
+use super::journal::Journal;
 use super::lane::{Address, Lane};
 use super::namespaces::Namespaces;
 use super::placement::Placement;
@@ -107,6 +108,7 @@ pub struct Shard {
     registry: Registry,
     storages: Storages,
     alarms: Alarms,
+    journal: Rc<Journal>,
     lanes: RefCell<HashMap<LaneKey, Rc<Lane>>>,
     lane_count: Cell<u64>,
     /// What was sent to each shard this turn.
@@ -134,6 +136,7 @@ impl Shard {
         let shard = Rc::new(Self {
             index,
             limits: Rc::new(common.limits.clone()),
+            journal: Journal::new(common.rules.clock, common.namespaces.all().len()),
             common,
             registry: Registry::default(),
             storages,
@@ -255,6 +258,11 @@ impl Shard {
         &self.alarms
     }
 
+    /// Returns what it remembers of what happened.
+    pub fn journal(&self) -> &Rc<Journal> {
+        &self.journal
+    }
+
     /// Returns what the object of `key` is called in the store.
     pub fn object_key(&self, key: Key) -> ObjectKey {
         let space = self.common.spaces.get(key.namespace).copied();
@@ -294,7 +302,8 @@ impl Shard {
             }
             match Record::decode(&object, &value) {
                 Ok(Record { name, has_data, .. }) => {
-                    let one = Listed { id: object.id, name, has_stored_data: has_data };
+                    let one =
+                        Listed { id: object.id, name, has_stored_data: has_data, in_memory: false };
                     listed.insert(object.id, one);
                 }
                 Err(error) => failure = Some(error),
@@ -307,6 +316,7 @@ impl Shard {
         }
         for object in self.registry.list(namespace, after, limit) {
             let known = listed.entry(object.id).or_insert_with(|| object.clone());
+            known.in_memory = true;
             known.name = known.name.take().or(object.name);
         }
         Ok(listed.into_values().take(limit).collect())
@@ -391,6 +401,7 @@ impl Shard {
     /// Brings the object of `container` into memory.
     pub(super) fn activate(self: &Rc<Self>, container: &Rc<Container>) {
         self.active.set(self.active.get() + 1);
+        self.journal.came(container.key());
         tokio::task::spawn_local(Activation::new(container.clone(), self.clone()));
     }
 
@@ -402,6 +413,7 @@ impl Shard {
 
     pub(super) fn deactivated(&self, container: &Rc<Container>) {
         self.active.set(self.active.get() - 1);
+        self.journal.left(container.key());
         self.registry.forget_unused(container);
         self.deactivated.notify_waiters();
     }
