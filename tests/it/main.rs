@@ -13,6 +13,7 @@ mod fetch;
 mod hostile;
 mod http;
 mod http_hostile;
+mod inspector;
 mod latency;
 mod order;
 mod support;
