@@ -13,7 +13,6 @@ mod listing;
 mod output;
 mod program;
 mod progress;
-mod readable;
 mod serve;
 mod storage;
 mod store;

@@ -6,11 +6,8 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use bytes::Bytes;
-
 use super::args::Storage;
 use super::output;
-use super::readable::Readable;
 use crate::error::{Error, Kind, Result};
 use crate::id::NamespaceKey;
 use crate::storage::engine::{Order, Store};
@@ -20,7 +17,7 @@ use crate::storage::sql::database::Database;
 use crate::storage::sql::limits::Limits;
 use crate::storage::sql::value::Value;
 use crate::storage::sqlite::ReadOnly;
-use crate::storage::{StoredPages, value};
+use crate::storage::{StoredPages, readable};
 
 /// Prints what was asked for.
 pub async fn run(args: Storage) -> anyhow::Result<i32> {
@@ -35,7 +32,7 @@ pub async fn run(args: Storage) -> anyhow::Result<i32> {
         let Some(stored) = store.get(&Key::value(&object, key.as_bytes()))? else {
             return Err(Error::failed(format!("object {} has no key {key:?}", object.id)).into());
         };
-        output::write(format!("{}\n", shown(&stored))).await?;
+        output::write(format!("{}\n", readable::shown(&stored))).await?;
     } else if args.list {
         list(&*store, &object).await?;
     } else if let Some(statement) = &args.sql {
@@ -78,7 +75,7 @@ async fn list(store: &dyn Store, object: &ObjectKey) -> Result<()> {
         let (mut text, mut last) = (String::new(), None);
         store.scan(&range, Order::Ascending, &mut |key, stored| {
             let name = String::from_utf8_lossy(key.after_object()).into_owned();
-            let _ = writeln!(text, "{}\t{}", name.escape_debug(), shown(&stored));
+            let _ = writeln!(text, "{}\t{}", name.escape_debug(), readable::shown(&stored));
             last = Some(key.bytes().to_vec());
             if text.len() < PAGE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
@@ -120,21 +117,13 @@ fn summary(store: Rc<ReadOnly>, object: &ObjectKey, record: &Record) -> Result<S
     ))
 }
 
-/// A stored value as people read it.
-fn shown(stored: &Bytes) -> String {
-    match value::decode::<Readable>(stored) {
-        Ok(readable) => readable.to_string(),
-        Err(_) => format!("not a value: {}", stored.escape_ascii()),
-    }
-}
-
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Integer(number) => number.to_string(),
         Value::Real(number) => number.to_string(),
         Value::Text(text) => text.escape_debug().to_string(),
-        Value::Blob(bytes) => Readable::bytes(bytes).to_string(),
+        Value::Blob(bytes) => readable::bytes(bytes),
     }
 }
 

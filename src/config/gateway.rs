@@ -32,6 +32,7 @@ impl FromStr for HttpAddress {
 #[serde(deny_unknown_fields)]
 pub struct FileGateway {
     error_messages: Option<bool>,
+    inspector: Option<bool>,
     #[serde(default)]
     trusted_proxies: Vec<Parsed<TrustedProxy>>,
     #[serde(default)]
@@ -70,6 +71,9 @@ impl FileGateway {
         let mut settings = GatewaySettings::default();
         if let Some(shown) = self.error_messages {
             settings = settings.error_messages(shown);
+        }
+        if let Some(served) = self.inspector {
+            settings = settings.inspector(served);
         }
         for proxy in self.trusted_proxies {
             settings = settings.trust(proxy.0);

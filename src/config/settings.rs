@@ -336,6 +336,7 @@ mod tests {
         "namespaces.NAME.expose",
         "gateway.trusted_proxies",
         "gateway.error_messages",
+        "gateway.inspector",
         "gateway.api_tokens",
         "gateway.api_tokens_file",
         "gateway.routes",

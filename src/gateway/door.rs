@@ -5,10 +5,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::access::Access;
 use super::connection;
 use super::failure::Messages;
 use super::forwarded::Peer;
-use super::rest::Access;
 use super::routes::Routes;
 use super::service::Visit;
 use super::settings::GatewaySettings;
@@ -73,7 +73,12 @@ impl GatewayDoor {
         }
     }
 
-    /// Returns who may list.
+    /// Returns whether there is an inspector.
+    pub(super) fn has_inspector(&self) -> bool {
+        self.gateway.settings.inspector.unwrap_or(true)
+    }
+
+    /// Returns who may list and inspect.
     pub(super) fn access(&self) -> Access<'_> {
         let settings = &self.gateway.settings;
         match (settings.asks_for_tokens(), self.reach) {

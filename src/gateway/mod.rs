@@ -6,12 +6,14 @@
 //! **Invariant:** a body cut short ends its stream or connection with an error, never with a clean end.
 //! **Invariant:** nothing here knows Cap'n Proto.
 
+mod access;
 mod connection;
 mod door;
 mod failure;
 mod forwarded;
 mod framing;
 mod headers;
+mod inspector;
 mod path;
 mod reply;
 mod rest;

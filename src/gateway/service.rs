@@ -26,7 +26,7 @@ use super::forwarded::Peer;
 use super::reply::ReplyBody;
 use super::upgrade::{Upgraded, Wanted};
 use super::watch::{Call, Watch};
-use super::{headers, path, rest, upgrade};
+use super::{headers, inspector, path, rest, upgrade};
 use crate::body::Body;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
@@ -81,6 +81,10 @@ impl Visit {
         let host = sound.map_err(|refusal| hang_up(refusal, head.version))?;
         let destination = match self.door.routes().host(host.host()) {
             Some(routed) => self.by_name(routed.namespace, &routed.name, 0)?,
+            None if inspector::is_at(head.uri.path()) => {
+                let answer = inspector::answer(&self.shard, &self.door, head, &host, body);
+                return Ok(State::Own(answer));
+            }
             None => match self.by_path(&head, &host)? {
                 Leads::ToObject(destination) => destination,
                 Leads::ToAnswer(state) => return Ok(state),
@@ -102,11 +106,9 @@ impl Visit {
         }
         if whole.starts_with(rest::PREFIX) {
             let listing = rest::answer(&self.shard, self.door.access(), head, host);
-            return Ok(Leads::ToAnswer(State::Listing(listing)));
+            return Ok(Leads::ToAnswer(State::Own(listing)));
         }
-        if whole.starts_with(RESERVED) {
-            return Err(Box::new(failure::nothing_here()));
-        }
+
         let bad = |told: &str| refuse(StatusCode::BAD_REQUEST, told);
         let bad_path = || bad("the path is not UTF-8 text, percent-encoded");
         let split = path::split(whole);
@@ -202,9 +204,6 @@ impl Visit {
         State::Called(Called { answer, _lane: lane, method, wanted, messages })
     }
 }
-
-/// Paths that lead to no namespace, whatever it is called.
-const RESERVED: &str = "/_stubborn/";
 
 /// Refuses a request that is too large, before anything is done for it.
 fn check_size(head: &Parts, limits: &Limits) -> Result<(), Refusal> {
@@ -309,7 +308,8 @@ pub(super) struct Answering {
 enum State {
     Answered(Option<Response>),
     Called(Called),
-    Listing(LocalBoxFuture<'static, Response>),
+    /// What this door answers itself, once it has asked others.
+    Own(LocalBoxFuture<'static, Response>),
 }
 
 /// A request in line for its object.
@@ -356,7 +356,7 @@ impl Future for Answering {
         let response = match &mut self.state {
             State::Answered(response) => response.take().expect("an answer is asked for once"),
             State::Called(called) => ready!(called.poll(context)),
-            State::Listing(listing) => ready!(listing.as_mut().poll(context)),
+            State::Own(answer) => ready!(answer.as_mut().poll(context)),
         };
         let call = self.call.take().expect("an answer is asked for once");
         Poll::Ready(Ok(response.map(|body| ReplyBody::new(body, call))))

@@ -30,6 +30,8 @@ pub struct GatewaySettings {
     pub(crate) error_messages: Option<bool>,
     /// Who may list namespaces and objects; none: who reaches a loopback address.
     pub(crate) tokens: Tokens,
+    /// Whether there is an inspector; none: there is.
+    pub(crate) inspector: Option<bool>,
     /// Hosts that lead to a namespace or an object.
     pub(crate) routes: Vec<HostRoute>,
 }
@@ -50,6 +52,12 @@ impl GatewaySettings {
     /// Lets who has `token` list namespaces and objects, and nobody without one.
     pub fn api_token(mut self, token: &str) -> Self {
         self.tokens.add(token);
+        self
+    }
+
+    /// Serves the inspector at `/_stubborn/`, or not. It is served where nothing is said, to those who may list.
+    pub fn inspector(mut self, served: bool) -> Self {
+        self.inspector = Some(served);
         self
     }
 

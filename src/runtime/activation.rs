@@ -17,6 +17,7 @@ use futures::stream::FuturesUnordered;
 use super::container::{Container, Inside, Phase, Waiting};
 use super::event::{AlarmReply, Event, Reply, TypedReply};
 use super::interior::Interior;
+use super::journal::{Entry, TroubleKind};
 use super::lane::Lane;
 use super::running::{Answering, Ended, Running, panic_message, theirs};
 use super::shard::Shard;
@@ -41,6 +42,8 @@ pub struct Activation {
     running: FuturesUnordered<Running>,
     /// How many handlers and tasks there were: each has a number, to tell whose code runs.
     owners: u64,
+    /// The event that enters, until its handler has it.
+    entry: Option<Entry>,
 }
 
 enum Stage {
@@ -58,7 +61,7 @@ impl Activation {
         container.set_phase(Phase::Busy);
         let (interior, stage) = construct(&container, &shard);
         let running = FuturesUnordered::new();
-        Self { container, shard, interior, stage, running, owners: 0 }
+        Self { container, shard, interior, stage, running, owners: 0, entry: None }
     }
 }
 
@@ -219,23 +222,34 @@ impl Activation {
 
     /// Enters the handler of one event, and polls it once.
     fn enter(&mut self, waiting: Waiting, instance: &Rc<dyn Instance>, context: &mut Context<'_>) {
-        let Waiting { event, lane, .. } = waiting;
+        let Waiting { event, lane, since, .. } = waiting;
         if event.is_abandoned() {
             return;
         }
+        let kind = match event {
+            Event::Fetch { .. } => TroubleKind::Fetch,
+            Event::Typed { .. } => TroubleKind::Typed,
+            Event::Alarm { .. } => TroubleKind::Alarm,
+            Event::Socket { .. } => TroubleKind::Socket,
+        };
+        let key = self.container.key();
+        self.entry = Some(Entry::new(self.shard.journal(), key, kind, since));
         match event {
             Event::Fetch { request, reply } => self.enter_fetch(request, reply, instance, context),
             Event::Typed { call, reply } => self.enter_typed(call, reply, lane, instance, context),
             Event::Alarm { tries, reply } => self.enter_alarm(tries, reply, instance, context),
             Event::Socket { accepted } => self.enter_socket(accepted, instance, context),
         }
+        // Where its handler did not begin, it has failed.
+        self.entry = None;
     }
 
     /// Makes what a new handler or task needs, so that its code is known as its own.
     fn answering(&mut self) -> Answering {
         self.owners += 1;
         let (interior, container) = (self.interior.clone(), self.container.clone());
-        Answering { owner: self.owners, interior, container, limits: self.shard.limits().clone() }
+        let (limits, entry) = (self.shard.limits().clone(), self.entry.take());
+        Answering { owner: self.owners, interior, container, limits, entry }
     }
 
     fn enter_fetch(
@@ -304,7 +318,10 @@ impl Activation {
         let ringing = match storage.ring(tries) {
             Ok(Some(ringing)) => ringing,
             // It was cleared, or set to later, or given up meanwhile.
-            Ok(None) => return drop(reply.send(Ok(()))),
+            Ok(None) => {
+                self.entry.take().into_iter().for_each(Entry::pass);
+                return drop(reply.send(Ok(())));
+            }
             Err(error) => return drop(reply.send(Err(error))),
         };
         let handler = || instance.clone().alarm(AlarmInfo::of(&ringing));
@@ -327,7 +344,10 @@ impl Activation {
         instance: &Rc<dyn Instance>,
         context: &mut Context<'_>,
     ) {
-        let Some(taken) = accepted.take() else { return self.container.heard(&accepted) };
+        let Some(taken) = accepted.take() else {
+            self.entry.take().into_iter().for_each(Entry::pass);
+            return self.container.heard(&accepted);
+        };
         let ending = match &taken {
             Taken::Message(_) => None,
             Taken::Ended(ending) => Some(ending.clone()),

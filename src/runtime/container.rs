@@ -300,6 +300,7 @@ impl Container {
         *self.broken.borrow_mut() = Some(reason.clone());
         if let Some(shard) = self.shard.upgrade() {
             shard.registry().remove(self);
+            shard.journal().reset(self, &reason);
         }
         for watcher in self.watchers.take() {
             let _ = watcher.send(reason.clone());

@@ -5,7 +5,9 @@ mod alarms;
 mod container;
 mod event;
 mod inbox;
+mod inspection;
 mod interior;
+mod journal;
 mod lane;
 mod listing;
 mod namespaces;
@@ -20,6 +22,8 @@ mod wheel;
 
 pub use container::NAME_BYTES_KEPT;
 pub use event::{AlarmReply, Answer, Event, Reply, TypedReply};
+pub use inspection::{Details, Rows, Stored, Table, Values, live, look, rows, troubles, values};
+pub use journal::{Tally, Trouble, TroubleKind, latency_bounds_us};
 pub use lane::{Address, Lane, RemoteLane};
 pub use listing::gather;
 pub use namespaces::{NamespaceConfig, Namespaces};

@@ -29,6 +29,8 @@ pub struct Listed {
     pub name: Option<String>,
     /// Whether anything of its own is stored.
     pub has_stored_data: bool,
+    /// Whether it is in memory.
+    pub in_memory: bool,
 }
 
 /// The objects of one shard, by namespace and id.
@@ -42,6 +44,11 @@ impl Registry {
     pub fn container(&self, key: Key, shard: &Rc<Shard>) -> Rc<Container> {
         let mut containers = self.containers.borrow_mut();
         containers.entry(key).or_insert_with(|| Container::new(key, shard)).clone()
+    }
+
+    /// Returns the container of `key`, where there is one.
+    pub fn known(&self, key: &Key) -> Option<Rc<Container>> {
+        self.containers.borrow().get(key).cloned()
     }
 
     /// Returns whether the object of `key` is in memory, or hibernates.
@@ -85,6 +92,7 @@ impl Registry {
             id: key.id,
             name: container.name().map(|name| name.to_string()),
             has_stored_data: false,
+            in_memory: true,
         });
         listed.take(limit).collect()
     }

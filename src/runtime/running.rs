@@ -5,6 +5,7 @@
 //! **Invariant:** every answer, chunk and end of a body passes the outbox.
 
 use std::any::Any;
+use std::fmt::Display;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -18,6 +19,7 @@ use http::StatusCode;
 use super::container::Container;
 use super::event::{AlarmReply, Reply, TypedReply};
 use super::interior::Interior;
+use super::journal::Entry;
 use super::lane::Lane;
 use crate::error::{Error, Result};
 use crate::gate::{Outbox, Owner, leaving, leaving_socket};
@@ -52,6 +54,16 @@ pub struct Answering {
     pub interior: Rc<Interior>,
     pub container: Rc<Container>,
     pub limits: Rc<Limits>,
+    /// The event that it handles; none for a task.
+    pub entry: Option<Entry>,
+}
+
+impl Answering {
+    /// Notes how the handler ended.
+    fn note<E: Display>(&self, failure: Option<&E>) {
+        let failure = failure.map(|failure| failure as &dyn Display);
+        self.entry.iter().for_each(|entry| entry.end(&self.container, failure));
+    }
 }
 
 enum Step {
@@ -243,6 +255,7 @@ impl Fetch {
             message::validate_response(&response, limits).map_err(theirs)?;
             Ok(response)
         });
+        answering.note(outcome.as_ref().err());
         let outbox = &answering.interior.outbox;
         let (outcome, pump) = match outcome.and_then(has_its_web_socket) {
             Ok(mut response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -272,7 +285,10 @@ impl Typed {
         let outcome = ready!(self.handler.as_mut().poll(context));
         let outcome = match answering.container.broken() {
             Some(reason) => typed_failure(reason),
-            None => outcome,
+            None => {
+                answering.note(outcome.as_ref().err());
+                outcome
+            }
         };
         if let Some(reply) = self.reply.take() {
             answering.interior.outbox.send(move |verdict| {
@@ -299,6 +315,7 @@ impl Alarm {
             }
             return Poll::Ready(Ended::Done);
         }
+        answering.note(outcome.as_ref().err());
         let outcome = outcome.map_err(|error| {
             tracing::warn!(object = %answering.container.key().id, %error, "an alarm failed");
             Failure::Counted
@@ -318,6 +335,7 @@ impl Alarm {
 impl Heard {
     fn poll(&mut self, answering: &Answering, context: &mut Context<'_>) -> Poll<Ended> {
         let outcome = ready!(self.handler.as_mut().poll(context));
+        answering.note(outcome.as_ref().err());
         if let Err(error) = outcome
             && !answering.container.is_broken()
         {

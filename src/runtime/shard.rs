@@ -20,6 +20,7 @@ use super::alarms::{self, Alarms};
 use super::container::{Container, Phase};
 use super::event::{Answer, Event, Reply};
 use super::inbox::Inbox;
+use super::journal::Journal;
 use super::lane::{Address, Lane};
 use super::namespaces::Namespaces;
 use super::placement::Placement;
@@ -109,6 +110,7 @@ pub struct Shard {
     storages: Storages,
     alarms: Alarms,
     sockets: Sockets,
+    journal: Rc<Journal>,
     lanes: RefCell<HashMap<LaneKey, Rc<Lane>>>,
     lane_count: Cell<u64>,
     /// What was sent to each shard this turn.
@@ -136,6 +138,7 @@ impl Shard {
         let shard = Rc::new(Self {
             index,
             limits: Rc::new(common.limits.clone()),
+            journal: Journal::new(common.rules.clock, common.namespaces.all().len()),
             common,
             registry: Registry::default(),
             storages,
@@ -264,6 +267,11 @@ impl Shard {
         &self.sockets
     }
 
+    /// Returns what it remembers of what happened.
+    pub fn journal(&self) -> &Rc<Journal> {
+        &self.journal
+    }
+
     /// Returns what the object of `key` is called in the store.
     pub fn object_key(&self, key: Key) -> ObjectKey {
         let space = self.common.spaces.get(key.namespace).copied();
@@ -299,7 +307,9 @@ impl Shard {
             let Some(object) = key.object_key() else { return ControlFlow::Continue(()) };
             match Record::decode(&object, &value) {
                 Ok(Record { name, has_data, .. }) => {
-                    listed.push(Listed { id: object.id, name, has_stored_data: has_data });
+                    let one =
+                        Listed { id: object.id, name, has_stored_data: has_data, in_memory: false };
+                    listed.push(one);
                 }
                 Err(error) => failure = Some(error),
             }
@@ -388,6 +398,7 @@ impl Shard {
     /// Brings the object of `container` into memory.
     pub(super) fn activate(self: &Rc<Self>, container: &Rc<Container>) {
         self.active.set(self.active.get() + 1);
+        self.journal.came(container.key());
         tokio::task::spawn_local(Activation::new(container.clone(), self.clone()));
     }
 
@@ -399,6 +410,7 @@ impl Shard {
 
     pub(super) fn deactivated(&self, container: &Rc<Container>) {
         self.active.set(self.active.get() - 1);
+        self.journal.left(container.key());
         self.registry.forget_unused(container);
         self.deactivated.notify_waiters();
     }

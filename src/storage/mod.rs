@@ -11,6 +11,7 @@ pub mod memory;
 pub mod object;
 pub mod overlay;
 mod pending;
+pub mod readable;
 pub mod record;
 pub mod row;
 pub mod sql;

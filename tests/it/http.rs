@@ -56,9 +56,7 @@ fn a_namespace_that_is_not_exposed_looks_like_one_that_does_not_exist() {
         let nothing = http.ask("GET", "/NOWHERE/a/").await;
         assert_eq!(nothing.status(), 404);
         assert!(!nothing.text.contains("COUNTER"));
-        for path in
-            ["/HIDDEN/a/", "/HIDDEN", "/counter/a/", "/_stubborn/", "/_stubborn/x", "//a", "/x"]
-        {
+        for path in ["/HIDDEN/a/", "/HIDDEN", "/counter/a/", "/_stubborn/x", "//a", "/x"] {
             let answer = http.ask("GET", path).await;
             assert_eq!((answer.status(), &answer.text), (404, &nothing.text), "{path}");
         }
