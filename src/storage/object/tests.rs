@@ -570,7 +570,7 @@ fn writes_that_cannot_become_a_batch_break_the_storage() {
     // Whether anything is left has to be read.
     storage.set(b"a", None, Confirm::Yes).unwrap();
     let text = "the disk can't be read";
-    assert_eq!(storage.begin().unwrap_err().message, text);
+    assert_eq!(storage.flush().unwrap_err().message, text);
     store.1.set(false);
     let later = storage.set(b"b", Some(Bytes::from_static(b"2")), Confirm::Yes);
     assert_eq!(later.unwrap_err().message, text);
