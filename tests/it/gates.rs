@@ -580,7 +580,7 @@ fn sections_nest_and_an_inner_transaction_may_fail_alone() {
         let stub = world.stub("gate");
         let said = stub.say("block.4/put.a.1/block.2/put.b.2/sync/get.a/get.b").await.unwrap();
         assert_eq!(said.trim(), "1 2");
-        let path = "txn.8/put.a.3/txn.3.caught/put.b.4/delete.a/fail/get.a/get.b/sync/get.a/get.b";
+        let path = "txn.7/put.a.3/txn.3.caught/put.b.4/delete.a/fail/get.a/get.b/sync/get.a/get.b";
         assert_eq!(stub.say(path).await.unwrap(), "failed as asked 3 2 3 2");
         let path = "txn.5.caught/put.a.5/txn.1/put.b.6/get.b/fail/get.a/get.b";
         assert_eq!(stub.say(path).await.unwrap(), "failed as asked 3 2");

@@ -364,12 +364,15 @@ fn a_server_that_is_to_stop_answers_what_is_under_way() {
         let (server, address) = started().await;
         let (mut one, mut two) = (Http::one(&address).await, Http::two(&address).await);
         let idle = Http::one(&address).await;
-        let sleep = "/PROBE/p/sleep?ms=300";
+        let (first, second) = ("/PROBE/first/sleep?ms=300", "/PROBE/second/sleep?ms=300");
         let stop = async {
-            while get(&address, "/PROBE/p/log", &[]).await.status() != 200 {}
+            // An object is listed once its first request has come.
+            let list = "/_stubborn/api/objects?namespace=PROBE";
+            let both = |text: &str| text.contains("\"first\"") && text.contains("\"second\"");
+            while !both(&get(&address, list, &[]).await.text) {}
             server.stop().await;
         };
-        let (one, two, ()) = tokio::join!(one.ask("GET", sleep), two.ask("GET", sleep), stop);
+        let (one, two, ()) = tokio::join!(one.ask("GET", first), two.ask("GET", second), stop);
         for answer in [one, two] {
             assert_eq!((answer.status(), answer.text.as_str()), (200, "slept 300 ms"));
         }
