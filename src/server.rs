@@ -258,6 +258,9 @@ impl Server {
         self.node.drain().await;
         // The objects have answered; a peer that does not take its answers goes without.
         let _ = tokio::time::timeout(self.drain_timeout, self.connections.end()).await;
+        // Whoever still holds the node on its way out must not hold the store: another server may want it.
+        let node = self.node.clone();
+        let _ = tokio::task::spawn_blocking(move || node.close_store()).await;
     }
 }
 

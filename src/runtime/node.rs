@@ -92,6 +92,11 @@ impl Node {
         self.threads.len()
     }
 
+    /// Waits until everything that was written is durable, and lets go of the store. Blocks.
+    pub fn close_store(&self) {
+        self.common.engine.close();
+    }
+
     /// Returns where objects are stored, in a few words.
     pub fn storage(&self) -> String {
         self.common.engine.describe()
