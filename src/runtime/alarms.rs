@@ -104,11 +104,6 @@ impl Alarms {
         drop(retries);
         self.window.borrow_mut().take_due(now).map(|(_, object)| object)
     }
-
-    /// Returns how many alarms are in memory.
-    pub fn in_memory(&self) -> usize {
-        self.window.borrow().len() + self.ringing.borrow().len() + self.retries.borrow().len()
-    }
 }
 
 /// A ringing under way: which object, and what came of it.
