@@ -8,7 +8,8 @@ use super::query::{Complaint, Query, Refused, bad_request};
 use super::{reflect, sql, stored, streams};
 use crate::error::{Error, Result};
 use crate::message::{self, Request, Response, response as respond};
-use crate::object::{AlarmInfo, DurableObject, Env, RequestExt, State};
+use crate::object::{AlarmInfo, DurableObject, Env, RequestExt, Socket, State};
+use crate::socket::{self, WebSocket};
 
 /// An object for tests: it reflects, stores, and misbehaves on request. `GET /` tells what it can do.
 ///
@@ -43,6 +44,10 @@ impl DurableObject for Probe {
 
     async fn alarm(&self, alarm: AlarmInfo) -> Result<()> {
         self.alarms.ring(alarm).await
+    }
+
+    async fn web_socket_message(&self, socket: &Socket, message: socket::Message) -> Result<()> {
+        socket.send(message)
     }
 }
 
@@ -90,8 +95,19 @@ impl Probe {
                 respond::text("never seen: the object is gone")
             }
             "/call" => Onward::of(request, query)?.call(&self.env).await?,
+            "/socket" => self.accept(&request)?,
             path => respond::status(404, format!("there is no {path} here but\n{PATHS}"))?,
         })
+    }
+
+    /// Accepts a WebSocket, which hears what it says.
+    fn accept(&self, request: &Request) -> Result<Response> {
+        if !request.is_upgrade() {
+            return respond::status(426, "/socket is a WebSocket");
+        }
+        let (client, server) = WebSocket::pair();
+        self.state.accept_web_socket(server, &[])?;
+        Ok(respond::upgrade(client))
     }
 
     /// Appends to the log; returns how many came before.
@@ -210,6 +226,7 @@ const PATHS: &str = r#"/echo                           the request as JSON
 /status?code=N                  answers that status
 /headers?set=NAME:VALUE         answers these headers
 /whoami                         id, name, namespace and activation, as JSON
+/socket                         a WebSocket that says what it hears
 /call?namespace=&name=&url=     calls another object, with &method= and the body
 /block?ms=N                     lets nothing else in for N ms; &fail fails then
 /put?key=&value=                stores texts, of as many pairs; &unconfirmed; or the body by a key
