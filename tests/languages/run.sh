@@ -15,8 +15,10 @@ object=languages-$$-$(date +%s)
 
 main() {
     failed=0
-    fetch=$(examples/cpp/build.sh "$target/cpp")
-    check "C++" "$(common)" timeout 60 "$fetch" "$address" COUNTER "$object" http://do/
+    examples/cpp/build.sh "$target/cpp"
+    check "C++" "$(common)" timeout 60 "$target/cpp/fetch" "$address" COUNTER "$object" http://do/
+    check "C++ over a WebSocket" "$(talk_as_lines)" \
+        timeout 60 "$target/cpp/socket_room" "$address" "$object-lines" hello "grüße"
     check "Python" "$(common; bodies)" \
         timeout 60 "$python" examples/python/fetch.py "$address" COUNTER "$object" http://do/
     check "Python over a WebSocket" "$(talk)" \
@@ -29,6 +31,15 @@ talk() {
 opened: 101
 python: hello
 python: grüße
+closed
+EOF
+}
+
+talk_as_lines() {
+    cat <<EOF
+opened: 101
+{"number":1,"from":"c++","text":"hello"}
+{"number":2,"from":"c++","text":"grüße"}
 closed
 EOF
 }
