@@ -6,6 +6,7 @@ use std::rc::Rc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
+use super::interface::Line;
 use super::socket::{Accepted, Socket, checked_auto_response, checked_tags};
 use super::storage::Storage;
 use crate::error::{Error, Result};
@@ -46,6 +47,12 @@ pub trait Control {
 
     /// Returns what the object has said and not let out.
     fn outbox(&self) -> Rc<Outbox>;
+
+    /// Makes the line of a capability to the object.
+    ///
+    /// # Errors
+    /// *disconnected* where the object has left memory.
+    fn line(&self) -> Result<Rc<dyn Line>>;
 
     /// Runs `task` beside the handlers and keeps the object in memory until it ends.
     fn wait_until(&self, task: LocalBoxFuture<'static, ()>);
@@ -214,9 +221,9 @@ impl State {
         std::future::pending().await
     }
 
-    /// Returns what the object has said and not let out.
-    pub(super) fn outbox(&self) -> Rc<Outbox> {
-        self.control.outbox()
+    /// Returns what the runtime does for the object.
+    pub(super) fn control(&self) -> &dyn Control {
+        &*self.control
     }
 
     /// Runs `task` beside the handlers; the object stays in memory until it ends. (A task of

@@ -1,0 +1,174 @@
+//! The results of a typed call, on their way out.
+//!
+//! **Invariant:** no result leaves with a reference that a peer gave unresolved and that is unresolved still.
+//! Returning such a one while it resolves is the one race in which capnp-rpc loses E-order; results wait
+//! for it to settle instead.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use capnp::any_pointer;
+use capnp::capability::Promise;
+use capnp::private::capability::{ClientHook, PipelineHook, PipelineOp, RequestHook, ResultsHook};
+use capnp::traits::{Imbue, ImbueMut};
+
+use crate::gate::Outbox;
+use crate::limits::Limits;
+
+/// Results that have not left yet.
+pub struct Held {
+    message: capnp::message::Builder<capnp::message::HeapAllocator>,
+    references: Vec<Option<Box<dyn ClientHook>>>,
+    onward: Rc<RefCell<Box<dyn ResultsHook>>>,
+    /// Whether they were copied onward, so that calls on them may be made before the handler returns. Copied
+    /// again, capnp would panic over the references that it would have to clear.
+    handed_out: bool,
+    outbox: Rc<Outbox>,
+    bytes_max: usize,
+    patience: Duration,
+}
+
+impl Held {
+    /// Makes those that are handed to `onward`, by `outbox`.
+    pub fn new(onward: Box<dyn ResultsHook>, limits: &Limits, outbox: Rc<Outbox>) -> Self {
+        /// What a message holds beside its results.
+        const ENVELOPE_BYTES: usize = 4 << 10;
+        let bytes_max = limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES);
+        let allocator = capnp::message::HeapAllocator::new().first_segment_words(32);
+        let message = capnp::message::Builder::new(allocator);
+        let patience = limits.settle_timeout;
+        let (references, onward) = (Vec::new(), Rc::new(RefCell::new(onward)));
+        Self { message, references, onward, handed_out: false, outbox, bytes_max, patience }
+    }
+
+    fn copy_onward(&mut self) -> capnp::Result<()> {
+        let (bytes, max) = (self.message.size_in_words() * 8, self.bytes_max);
+        if bytes > max {
+            let text = format!("results of {bytes} bytes, of at most {max}");
+            return Err(capnp::Error::failed(text));
+        }
+        let mut root: any_pointer::Reader<'_> = self.message.get_root_as_reader()?;
+        root.imbue(&self.references);
+        self.onward.borrow_mut().get()?.set_as(root)
+    }
+
+    /// Has calls on the results be made once what was written before is durable.
+    fn hand_out(&mut self) -> capnp::Result<()> {
+        if self.handed_out {
+            return Ok(());
+        }
+        self.copy_onward()?;
+        self.handed_out = true;
+        let onward = self.onward.clone();
+        self.outbox.send(move |verdict| {
+            if verdict.is_ok() {
+                // Where it can't be, the calls are made when the handler returns.
+                let _ = onward.borrow_mut().set_pipeline();
+            }
+        });
+        Ok(())
+    }
+
+    /// Waits until every reference in the results is settled, then hands the results on.
+    pub async fn settle(mut self) -> capnp::Result<()> {
+        if self.handed_out {
+            return Ok(());
+        }
+        let patience = self.patience;
+        let deadline = tokio::time::Instant::now() + patience;
+        for reference in self.references.iter_mut().flatten() {
+            let settled = resolved(reference.add_ref());
+            let Ok(settled) = tokio::time::timeout_at(deadline, settled).await else {
+                return Err(capnp::Error::failed(format!(
+                    "a reference in the results was unresolved for {patience:?}"
+                )));
+            };
+            *reference = settled;
+        }
+        self.copy_onward()
+    }
+}
+
+/// Follows a promise to what it resolved to. A broken one is returned as it is: its calls fail.
+async fn resolved(mut reference: Box<dyn ClientHook>) -> Box<dyn ClientHook> {
+    loop {
+        if let Some(next) = reference.get_resolved() {
+            reference = next;
+            continue;
+        }
+        let Some(promise) = reference.when_more_resolved() else { return reference };
+        match promise.await {
+            Ok(next) => reference = next,
+            Err(_) => return reference,
+        }
+    }
+}
+
+/// The results that the handler fills; dropping them is handing them in.
+pub struct HeldResults {
+    /// Present until dropped.
+    pub held: Option<Held>,
+    /// Where they are handed in.
+    pub slot: Rc<RefCell<Option<Held>>>,
+}
+
+impl Drop for HeldResults {
+    fn drop(&mut self) {
+        *self.slot.borrow_mut() = self.held.take();
+    }
+}
+
+impl ResultsHook for HeldResults {
+    fn get(&mut self) -> capnp::Result<any_pointer::Builder<'_>> {
+        let Some(held) = &mut self.held else {
+            return Err(capnp::Error::failed("the results were handed in".into()));
+        };
+        let mut root: any_pointer::Builder<'_> = held.message.get_root()?;
+        root.imbue_mut(&mut held.references);
+        Ok(root)
+    }
+
+    fn set_pipeline(&mut self) -> capnp::Result<()> {
+        self.held.as_mut().map_or(Ok(()), Held::hand_out)
+    }
+
+    fn allow_cancellation(&self) {}
+
+    fn tail_call(self: Box<Self>, request: Box<dyn RequestHook>) -> Promise<(), capnp::Error> {
+        let (promise, _) = self.direct_tail_call(request);
+        promise
+    }
+
+    /// Forwards by an ordinary call: the results pass through here like any others.
+    fn direct_tail_call(
+        mut self: Box<Self>,
+        request: Box<dyn RequestHook>,
+    ) -> (Promise<(), capnp::Error>, Box<dyn PipelineHook>) {
+        let sent = request.send();
+        let pipeline = Pipelined(Rc::new(sent.pipeline));
+        let forwarded = async move {
+            let answer = sent.promise.await?;
+            self.get()?.set_as(answer.get()?)
+        };
+        (Promise::from_future(forwarded), Box::new(pipeline))
+    }
+}
+
+struct Pipelined(Rc<any_pointer::Pipeline>);
+
+impl PipelineHook for Pipelined {
+    fn add_ref(&self) -> Box<dyn PipelineHook> {
+        Box::new(Self(self.0.clone()))
+    }
+
+    fn get_pipelined_cap(&self, ops: &[PipelineOp]) -> Box<dyn ClientHook> {
+        let mut at = self.0.noop();
+        for op in ops {
+            if let PipelineOp::GetPointerField(field) = op {
+                at = at.get_pointer_field(*field);
+            }
+        }
+        at.as_cap()
+    }
+}
