@@ -2,13 +2,17 @@
 //!
 //! They are methods of the object itself, or of a part of it that has a capability of its own.
 
+mod copied;
 mod outgoing;
 mod part;
 mod results;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use capnp::MessageSize;
 use capnp::any_pointer;
 use capnp::capability::{DispatchCallResult, Params, Results, Server};
 use capnp::private::capability::{ParamsHook, ResultsHook};
@@ -18,7 +22,7 @@ use futures::future::LocalBoxFuture;
 pub use outgoing::behind;
 pub use part::Line;
 
-use self::outgoing::IncomingParams;
+use self::outgoing::incoming;
 use self::part::Part;
 use self::results::{Held, HeldResults};
 use crate::error::Error;
@@ -58,6 +62,8 @@ pub struct TypedCall {
     method: u16,
     params: Box<dyn ParamsHook>,
     results: Box<dyn ResultsHook>,
+    /// How large its parameters are; or what is wrong with them.
+    size: capnp::Result<MessageSize>,
     /// Whose method it is; none for the object's own.
     part: Option<Rc<Part>>,
 }
@@ -79,19 +85,21 @@ impl TypedCall {
         params: Box<dyn ParamsHook>,
         results: Box<dyn ResultsHook>,
     ) -> Self {
-        Self { interface, method, params, results, part: None }
+        let size = params.get().and_then(|params| params.target_size());
+        Self { interface, method, params, results, size, part: None }
     }
 
     /// Returns how many bytes its parameters have.
     pub(crate) fn bytes(&self) -> usize {
-        let size = self.params.get().and_then(|params| params.target_size());
-        size.map_or(0, |size| usize::try_from(size.word_count).unwrap_or(usize::MAX / 16) * 8)
+        let words = self.size.as_ref().map_or(0, |size| size.word_count);
+        usize::try_from(words).unwrap_or(usize::MAX / 16) * 8
     }
 
     /// Enters the author's handler, in activation number `activation`, whose object dispatches to `own`.
     ///
     /// # Errors
-    /// *unimplemented*, *disconnected*: where there is no such handler.
+    /// *unimplemented*, *disconnected*: where there is no such handler. What is wrong with its parameters, wherever
+    /// in them: they may have references that can't be led through `outbox` then.
     pub(crate) fn enter(
         self,
         own: Option<&Dispatch>,
@@ -99,14 +107,14 @@ impl TypedCall {
         limits: &Limits,
         outbox: &Rc<Outbox>,
     ) -> crate::Result<Entered> {
-        let Self { interface, method, params, results, part } = self;
+        let Self { interface, method, params, results, size, part } = self;
         let dispatch = match &part {
             Some(part) => part.dispatch(activation)?,
             None => {
                 own.ok_or_else(|| Error::unimplemented("the object serves no typed interface"))?
             }
         };
-        let params = IncomingParams::of(outbox, params);
+        let params = incoming(outbox, params, size?.cap_count)?;
         let slot = Rc::new(RefCell::new(None));
         let held = Some(Held::new(results, limits, outbox.clone()));
         let held = HeldResults { held, slot: slot.clone() };

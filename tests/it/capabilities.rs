@@ -10,7 +10,7 @@ use stubborn::{Error, Limits, Stub};
 
 use crate::gates::{Say, World, left_since};
 use crate::support::run;
-use crate::support::server::listener;
+use crate::support::server::{self, listener};
 
 async fn world() -> World {
     World::with(Memory::new(), Limits::default()).await
@@ -28,6 +28,14 @@ fn say(voice: &listener::Client, n: u64) -> Promise<(), capnp::Error> {
     call.get().set_n(n);
     let answer = call.send().promise;
     Promise::from_future(async move { answer.await.map(drop) })
+}
+
+/// Has an object hand a reference to be kept.
+async fn keep(stub: &Stub, reference: listener::Client) {
+    let typed: probe::Client = stub.cast();
+    let mut call = typed.notify_request();
+    call.get().set_listener(reference);
+    call.send().promise.await.unwrap();
 }
 
 /// The second of two calls on one capability entered the transaction of the first, was answered, and was rolled back
@@ -117,6 +125,36 @@ impl IntoOutcome for Error {
     fn into_outcome(self) -> Result<(), capnp::Error> {
         Err(self.into())
     }
+}
+
+/// It stayed a call of the first object's: it failed with that, or waited for what that wrote.
+#[test]
+fn a_reference_that_an_object_hands_on_is_not_bound_to_it() {
+    run(async {
+        let world = World::new().await;
+        let cast = world.cast().await;
+        for (giver, (to, stub)) in [("giver-1", &cast.near), ("giver-2", &cast.far)] {
+            let writer = world.warm(giver).await;
+            let (own, heard) = server::listener();
+            keep(&writer, own).await;
+            writer.say(&format!("give.{to}")).await.unwrap();
+            // What the giver wrote is held; who has the reference now wrote nothing.
+            let writing = writer.say("put.k.1");
+            world.waiting(1).await;
+            stub.say("call-kept.1").await.unwrap();
+            world.store.commit(1);
+            writing.await.unwrap();
+            writer.say("abort").await.unwrap_err();
+            stub.say("call-kept.2").await.unwrap();
+            assert_eq!(*heard.borrow(), [1, 2]);
+            // And back, to another instance.
+            let again = world.stub(giver);
+            stub.say(&format!("give.{giver}")).await.unwrap();
+            again.say("call-kept.3").await.unwrap();
+            again.say("abort").await.unwrap_err();
+            assert_eq!(*heard.borrow(), [1, 2, 3]);
+        }
+    });
 }
 
 #[test]

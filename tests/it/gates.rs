@@ -63,7 +63,7 @@ impl World {
     }
 
     /// Has an object start, and its name be durable.
-    async fn warm(&self, name: &str) -> Stub {
+    pub(crate) async fn warm(&self, name: &str) -> Stub {
         let stub = self.stub(name);
         stub.say("").await.unwrap();
         self.waiting(1).await;
@@ -267,7 +267,7 @@ fn an_outgoing_body_waits_chunk_by_chunk() {
 fn typed_results_errors_and_callbacks_wait() {
     run(async {
         for fails in [false, true] {
-            for case in ["log", "fail", "notify"] {
+            for case in ["log", "fail", "notify", "resolved"] {
                 let world = World::new().await;
                 let cast = world.cast().await;
                 let typed: probe::Client = cast.writer.cast();
@@ -288,7 +288,7 @@ fn typed_results_errors_and_callbacks_wait() {
                     _ => {
                         let mut call = typed.notify_request();
                         call.get().set_listener(own);
-                        call.get().set_count(5);
+                        call.get().set_count(if case == "notify" { 5 } else { 6 });
                         call.send().promise.map(|outcome| outcome.map(|_| 100)).boxed_local()
                     }
                 };
@@ -309,7 +309,12 @@ fn typed_results_errors_and_callbacks_wait() {
                     "fail" => assert!(answer.await.unwrap_err().extra.contains("asked to")),
                     _ => assert_eq!(answer.await.unwrap(), 100),
                 }
-                assert_eq!(*heard.borrow(), if case == "notify" { vec![5] } else { vec![] });
+                let expected = match case {
+                    "notify" => vec![5],
+                    "resolved" => vec![6],
+                    _ => vec![],
+                };
+                assert_eq!(*heard.borrow(), expected);
             }
         }
     });

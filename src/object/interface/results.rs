@@ -13,6 +13,7 @@ use capnp::capability::Promise;
 use capnp::private::capability::{ClientHook, PipelineHook, PipelineOp, RequestHook, ResultsHook};
 use capnp::traits::{Imbue, ImbueMut};
 
+use super::outgoing::{at, plain};
 use crate::gate::Outbox;
 use crate::limits::Limits;
 
@@ -47,6 +48,11 @@ impl Held {
         if bytes > max {
             let text = format!("results of {bytes} bytes, of at most {max}");
             return Err(capnp::Error::failed(text));
+        }
+        for reference in self.references.iter_mut().flatten() {
+            if let Some(plain) = plain(&**reference) {
+                *reference = plain;
+            }
         }
         let mut root: any_pointer::Reader<'_> = self.message.get_root_as_reader()?;
         root.imbue(&self.references);
@@ -163,12 +169,6 @@ impl PipelineHook for Pipelined {
     }
 
     fn get_pipelined_cap(&self, ops: &[PipelineOp]) -> Box<dyn ClientHook> {
-        let mut at = self.0.noop();
-        for op in ops {
-            if let PipelineOp::GetPointerField(field) = op {
-                at = at.get_pointer_field(*field);
-            }
-        }
-        at.as_cap()
+        at(&self.0, ops)
     }
 }
