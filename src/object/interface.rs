@@ -24,7 +24,7 @@ pub use part::Line;
 
 use self::outgoing::incoming;
 use self::part::Part;
-use self::results::{Held, HeldResults};
+use self::results::{Early, Held, HeldResults};
 use crate::error::Error;
 use crate::gate::Outbox;
 use crate::limits::Limits;
@@ -116,13 +116,14 @@ impl TypedCall {
         };
         let params = incoming(outbox, params, size?.cap_count)?;
         let slot = Rc::new(RefCell::new(None));
-        let held = Some(Held::new(results, limits, outbox.clone()));
+        let early = Early::default();
+        let held = Some(Held::new(results, early.clone(), limits, outbox.clone()));
         let held = HeldResults { held, slot: slot.clone() };
         let results = Results::new(Box::new(held));
         let answer = (dispatch.0)(interface, method, Params::new(params), results);
         let is_streaming = answer.is_streaming;
         let completion = async move {
-            answer.promise.await?;
+            early.beside(answer.promise).await?;
             let held = slot.borrow_mut().take();
             match held {
                 Some(held) => held.settle().await,

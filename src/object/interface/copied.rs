@@ -29,6 +29,11 @@ impl Copied {
         Ok(copied)
     }
 
+    /// Returns the references in it.
+    pub fn references_mut(&mut self) -> impl Iterator<Item = &mut Box<dyn ClientHook>> {
+        self.references.iter_mut().flatten()
+    }
+
     /// Returns the copy.
     pub fn get(&self) -> capnp::Result<any_pointer::Reader<'_>> {
         let mut root: any_pointer::Reader<'_> = self.message.get_root_as_reader()?;

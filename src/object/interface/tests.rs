@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use capnp::any_pointer;
 use capnp::capability::{DispatchCallResult, Promise};
 use capnp::message::{Builder, HeapAllocator, Reader, ReaderOptions};
 use capnp::private::capability::{ClientHook, ParamsHook, PipelineHook, RequestHook, ResultsHook};
 use capnp::traits::{Imbue, ImbueMut};
+use futures::channel::oneshot;
 
 use super::*;
 
@@ -105,5 +107,50 @@ fn parameters_that_are_damaged_anywhere_reach_no_handler() {
             TypedCall::new(1, 2, Given::of(&with_reference(other)), Box::<Handed>::default());
         let outcome = call.enter(Some(&dispatch), 1, &Limits::default(), &Rc::default());
         assert_eq!((outcome.is_ok(), entered.get()), (enters, enters));
+    }
+}
+
+/// The references left as they were where the results were handed out before the handler returned.
+#[tokio::test]
+async fn results_that_are_handed_out_early_wait_for_their_references_to_settle() {
+    for settles in [true, false] {
+        let (settling, settled) = oneshot::channel::<()>();
+        let (returning, returned) = oneshot::channel::<()>();
+        let settled = async move {
+            settled.await.map_err(|_| capnp::Error::failed("given up".into()))?;
+            Ok(capnp::capability::Client::new(nobody()))
+        };
+        let promise: capnp::capability::Client = capnp_rpc::new_future_client(settled);
+        let handler = Cell::new(Some((promise, returned)));
+        let dispatch = Dispatch(Box::new(move |_, _, _, mut results| {
+            let (promise, returned) = handler.take().expect("it is called once");
+            let handler = async move {
+                results.get().set_as_capability(promise.hook);
+                results.set_pipeline()?;
+                let _ = returned.await;
+                Ok(())
+            };
+            DispatchCallResult::new(Promise::from_future(handler), false)
+        }));
+        let handed = Handed::default();
+        let noted = handed.noted.clone();
+        let call = TypedCall::new(1, 2, Given::of(&with_reference(0)), Box::new(handed));
+        let limits = Limits { settle_timeout: Duration::from_millis(50), ..Limits::default() };
+        let entered = call.enter(Some(&dispatch), 1, &limits, &Rc::default());
+        let mut handler = entered.map(|entered| entered.handler).ok().expect("it enters");
+        assert!((&mut handler).now_or_never().is_none());
+        assert_eq!(*noted.borrow(), []);
+        if !settles {
+            drop(returning);
+            assert!(handler.await.is_err_and(|error| error.extra.contains("unresolved")));
+            assert_eq!(*noted.borrow(), [("done", false)]);
+            continue;
+        }
+        settling.send(()).unwrap();
+        assert!((&mut handler).now_or_never().is_none());
+        assert_eq!(*noted.borrow(), [("early", true)]);
+        drop(returning);
+        handler.await.unwrap();
+        assert_eq!(*noted.borrow(), [("early", true), ("done", true)]);
     }
 }
