@@ -103,8 +103,8 @@ impl Drop for Lane {
 
 /// The line of a capability that an object made to itself, for as long as it is in memory.
 pub struct OwnLine {
+    /// Bound to the object's container.
     lane: Rc<Lane>,
-    container: Rc<Container>,
     /// The activation that made it.
     activation: u64,
 }
@@ -116,23 +116,25 @@ impl OwnLine {
         let address = Address { key: container.key(), name: None, existing: false };
         let lane = Lane::new(shard, address);
         *lane.container.borrow_mut() = Some(container.clone());
-        let activation = container.activation();
-        Some(Rc::new(Self { lane, container: container.clone(), activation }))
+        Some(Rc::new(Self { lane, activation: container.activation() }))
     }
 }
 
 impl Line for OwnLine {
     fn call(&self, call: TypedCall, reply: TypedReply) {
         let event = Event::Typed { call, reply };
-        match self.container.is_broken() || self.container.activation() != self.activation {
-            true => event.fail(self.gone()),
-            false => self.container.push(event, Some(&self.lane)),
+        let container = self.lane.container.borrow().clone();
+        match container.is_some_and(|container| container.activation() == self.activation) {
+            true => self.lane.send(event),
+            false => event.fail(self.gone()),
         }
     }
 
     fn gone(&self) -> Error {
+        let container = self.lane.container.borrow();
+        let reason = container.as_ref().and_then(|container| container.broken());
         let left = || Error::disconnected("the object has left memory");
-        self.container.broken().unwrap_or_else(left).with_delivered(false)
+        reason.unwrap_or_else(left).with_delivered(false)
     }
 }
 

@@ -137,7 +137,7 @@ async fn results_that_are_handed_out_early_wait_for_their_references_to_settle()
         let call = TypedCall::new(1, 2, Given::of(&with_reference(0)), Box::new(handed));
         let limits = Limits { settle_timeout: Duration::from_millis(50), ..Limits::default() };
         let entered = call.enter(Some(&dispatch), 1, &limits, &Rc::default());
-        let mut handler = entered.map(|entered| entered.handler).ok().expect("it enters");
+        let mut handler = entered.map(|entered| entered.handler).expect("it enters");
         assert!((&mut handler).now_or_never().is_none());
         assert_eq!(*noted.borrow(), []);
         if !settles {
