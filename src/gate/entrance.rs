@@ -3,6 +3,7 @@
 //! **Invariant:** whoever was kept from running is woken when that may have changed.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -19,7 +20,10 @@ pub struct Entrance {
     gate: RefCell<InputGate>,
     owner: Cell<Owner>,
     section: Cell<Option<SectionId>>,
-    waiting: RefCell<Vec<Waker>>,
+    /// Who waits until the gate is open.
+    outside: RefCell<Vec<Waker>>,
+    /// Who waits until an owner's code may run.
+    inside: RefCell<BTreeMap<Owner, Vec<Waker>>>,
 }
 
 impl Entrance {
@@ -33,12 +37,14 @@ impl Entrance {
         self.gate.borrow().admits(owner)
     }
 
-    /// Wakes `waker` when what may run has changed.
+    /// Wakes `waker` when an event may enter.
     pub fn wait(&self, waker: &Waker) {
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|known| known.will_wake(waker)) {
-            waiting.push(waker.clone());
-        }
+        add(&mut self.outside.borrow_mut(), waker);
+    }
+
+    /// Wakes `waker` when code of `owner` may run, or another section of it.
+    pub fn wait_as(&self, owner: Owner, waker: &Waker) {
+        add(self.inside.borrow_mut().entry(owner).or_default(), waker);
     }
 
     /// Runs `code` as that of `owner`.
@@ -51,19 +57,36 @@ impl Entrance {
     /// Begins a critical section of whose code runs, inside of the section that runs, if one does. None where
     /// it would nest too deep.
     pub fn begin(self: &Rc<Self>) -> Option<Section> {
-        let id = self.gate.borrow_mut().begin(self.owner.get(), self.section.get())?;
-        Some(Section { entrance: self.clone(), id })
+        let owner = self.owner.get();
+        let id = self.gate.borrow_mut().begin(owner, self.section.get())?;
+        Some(Section { entrance: self.clone(), owner, id })
     }
 
+    /// Wakes those who may run now: whose section is the first one, or everybody. With many who wait for a section
+    /// each, the rest would wake for nothing every time that one ends.
     fn changed(&self) {
-        let waiting = self.waiting.take();
-        waiting.into_iter().for_each(Waker::wake);
+        let first = self.gate.borrow().first();
+        let woken = match first {
+            Some(owner) => self.inside.borrow_mut().remove(&owner).unwrap_or_default(),
+            None => {
+                let inside = self.inside.take().into_values().flatten();
+                inside.chain(self.outside.take()).collect()
+            }
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+fn add(waiting: &mut Vec<Waker>, waker: &Waker) {
+    if !waiting.iter().any(|known| known.will_wake(waker)) {
+        waiting.push(waker.clone());
     }
 }
 
 /// A critical section; it ends when this is dropped.
 pub struct Section {
     entrance: Rc<Entrance>,
+    owner: Owner,
     id: SectionId,
 }
 
@@ -76,7 +99,7 @@ impl Section {
         poll_fn(|context| match self.entrance.gate.borrow().runs(self.id) {
             true => Poll::Ready(()),
             false => {
-                self.entrance.wait(context.waker());
+                self.entrance.wait_as(self.owner, context.waker());
                 Poll::Pending
             }
         })
@@ -124,6 +147,11 @@ impl Drop for Restored<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::task::Wake;
+
     use futures::FutureExt;
     use futures::channel::oneshot;
 
@@ -165,6 +193,40 @@ mod tests {
         assert!(!entrance.is_open());
         drop(second);
         assert!(entrance.is_open());
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Everybody was woken each time: the cost of many handlers that each want a section grew with their cube.
+    #[test]
+    fn the_end_of_a_section_wakes_the_owner_of_the_next_alone() {
+        let entrance = Rc::new(Entrance::default());
+        let mut sections: Vec<_> =
+            (1..=4).map(|owner| entrance.run_as(owner, || entrance.begin()).unwrap()).collect();
+        let [next, later, inside, event] = [2, 3, 5, 0].map(|owner| {
+            let woken = Arc::new(Woken::default());
+            let waker = woken.clone().into();
+            match owner {
+                0 => entrance.wait(&waker),
+                owner => entrance.wait_as(owner, &waker),
+            }
+            woken
+        });
+        let woken = || [&next, &later, &inside, &event].map(|woken| woken.0.load(Relaxed));
+        sections.remove(0);
+        assert_eq!(woken(), [1, 0, 0, 0]);
+        // Given up while it waited.
+        sections.remove(1);
+        assert_eq!(woken(), [1, 0, 0, 0]);
+        sections.clear();
+        assert_eq!(woken(), [1, 1, 1, 1]);
     }
 
     #[test]

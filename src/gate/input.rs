@@ -7,18 +7,20 @@
 //! **Invariant:** an event enters only while no section is there; code of an owner runs only while no section
 //! of another owner runs.
 
+use std::collections::VecDeque;
+
 /// Whose code runs: the number of an event inside its object, or of a task.
 pub type Owner = u64;
 
 /// Names a section of one gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SectionId(u64);
 
 /// Says what may run in one object in memory.
 #[derive(Debug, Default)]
 pub struct InputGate {
-    /// In the order in which they were begun.
-    sections: Vec<Section>,
+    /// In the order in which they were begun, which is that of their ids.
+    sections: VecDeque<Section>,
     count: u64,
 }
 
@@ -40,8 +42,13 @@ impl InputGate {
 
     /// Returns whether code of `owner` may run.
     pub fn admits(&self, owner: Owner) -> bool {
+        self.first().is_none_or(|first| first == owner)
+    }
+
+    /// Returns whose section runs; none where there is none.
+    pub fn first(&self) -> Option<Owner> {
         // The first of those without a parent is the first of all: a child is begun after its parent.
-        self.sections.first().is_none_or(|first| first.owner == owner)
+        self.sections.front().map(|first| first.owner)
     }
 
     /// Begins a section of `owner`, inside of `parent` if there is one. None where it would nest too deep.
@@ -54,7 +61,7 @@ impl InputGate {
         let id = SectionId(self.count);
         // A parent that has ended meanwhile holds back nobody.
         let parent = parent.filter(|id| self.find(*id).is_some());
-        self.sections.push(Section { id, parent, owner });
+        self.sections.push_back(Section { id, parent, owner });
         Some(id)
     }
 
@@ -68,19 +75,21 @@ impl InputGate {
 
     /// Ends a section, and those inside of it.
     pub fn end(&mut self, id: SectionId) {
-        self.sections.retain(|section| section.id != id);
-        while let Some(orphan) = self.orphan() {
-            self.sections.retain(|section| section.id != orphan);
-        }
-    }
-
-    fn orphan(&self) -> Option<SectionId> {
-        let lost = |section: &&Section| section.parent.is_some_and(|id| self.find(id).is_none());
-        self.sections.iter().find(lost).map(|section| section.id)
+        // A child is begun after its parent, so what ends is known in time.
+        let mut ended = vec![id];
+        self.sections.retain(|section| {
+            let ends =
+                section.id == id || section.parent.is_some_and(|parent| ended.contains(&parent));
+            if ends {
+                ended.push(section.id);
+            }
+            !ends
+        });
     }
 
     fn find(&self, id: SectionId) -> Option<&Section> {
-        self.sections.iter().find(|section| section.id == id)
+        let index = self.sections.binary_search_by_key(&id, |section| section.id).ok()?;
+        self.sections.get(index)
     }
 }
 

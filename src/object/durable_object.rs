@@ -114,7 +114,8 @@ pub struct AlarmInfo {
     pub scheduled_ms: u64,
     /// How often the handler has failed for this alarm.
     pub retry_count: u32,
-    /// Whether the handler may have run for this alarm before.
+    /// Whether the alarm rings again after a try that failed, or that ended with the object's reset. A try that
+    /// the end of the process cut short is not known of: where this is false, the handler may have run all the same.
     pub is_retry: bool,
 }
 

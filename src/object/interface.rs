@@ -1,34 +1,33 @@
 //! Typed calls: methods of an author's own Cap'n Proto interface, on their way to the object.
 //!
-//! **Invariant:** no result leaves with a reference that a peer gave unresolved and that is unresolved still.
-//! Returning such a one while it resolves is the one race in which capnp-rpc loses E-order; results wait
-//! for it to settle instead.
+//! They are methods of the object itself, or of a part of it that has a capability of its own.
 
+mod copied;
 mod outgoing;
+mod part;
+mod results;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
+use capnp::MessageSize;
 use capnp::any_pointer;
-use capnp::capability::{
-    DispatchCallResult, FromClientHook, FromServer, Params, Promise, Results, Server,
-};
-use capnp::private::capability::{
-    ClientHook, ParamsHook, PipelineHook, PipelineOp, RequestHook, ResultsHook,
-};
-use capnp::traits::{Imbue, ImbueMut};
+use capnp::capability::{DispatchCallResult, Params, Results, Server};
+use capnp::private::capability::{ParamsHook, ResultsHook};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
 pub use outgoing::behind;
+pub use part::Line;
 
-use self::outgoing::IncomingParams;
+use self::outgoing::incoming;
+use self::part::Part;
+use self::results::{Early, Held, HeldResults};
 use crate::error::Error;
 use crate::gate::Outbox;
 use crate::limits::Limits;
-use crate::object::State;
-use crate::stub::ordered;
 
 /// The dispatcher that the generated code has for one object.
 pub struct Dispatch(Box<Dispatcher>);
@@ -46,22 +45,6 @@ impl Dispatch {
     }
 }
 
-impl State {
-    /// Makes a capability of `server` that others may call, as [`stubborn::capability`](crate::capability) does, and
-    /// that is a part of the object: its methods wait while a critical section of another event runs, what they
-    /// answer leaves when what the object wrote before is durable, a panic in one resets the object, and a reset
-    /// ends it. The object stays in memory as long as anybody holds the capability.
-    pub fn capability<C, S>(&self, server: S) -> C
-    where
-        C: FromServer<S> + FromClientHook,
-        S: 'static,
-    {
-        let (capability, serving) = ordered(server, self.outbox());
-        self.wait_until(serving);
-        capability
-    }
-}
-
 /// How a typed call ended; its results were written where they belong.
 pub type TypedOutcome = Result<(), capnp::Error>;
 
@@ -75,203 +58,80 @@ pub use capnp::capability::FromServer as Interface;
 
 /// A call of a typed method that has not been delivered yet.
 pub struct TypedCall {
-    /// The interface's id.
-    pub interface: u64,
-    /// The method's ordinal.
-    pub method: u16,
-    /// What it was called with.
-    pub params: Box<dyn ParamsHook>,
-    /// Where its results go.
-    pub results: Box<dyn ResultsHook>,
+    interface: u64,
+    method: u16,
+    params: Box<dyn ParamsHook>,
+    results: Box<dyn ResultsHook>,
+    /// How large its parameters are; or what is wrong with them.
+    size: capnp::Result<MessageSize>,
+    /// Whose method it is; none for the object's own.
+    part: Option<Rc<Part>>,
+}
+
+/// A method that has entered.
+pub struct Entered {
+    /// Its completion.
+    pub handler: LocalBoxFuture<'static, TypedOutcome>,
+    /// Whether it is a streaming method, which holds back the calls behind it on the same stub.
+    pub is_streaming: bool,
 }
 
 impl TypedCall {
-    /// Returns how many bytes its parameters have.
-    pub(crate) fn bytes(&self) -> usize {
-        let size = self.params.get().and_then(|params| params.target_size());
-        size.map_or(0, |size| usize::try_from(size.word_count).unwrap_or(usize::MAX / 16) * 8)
+    /// Makes a call of a method of the object itself: its interface's id, its ordinal, what it was called with, and
+    /// where its results go.
+    pub fn new(
+        interface: u64,
+        method: u16,
+        params: Box<dyn ParamsHook>,
+        results: Box<dyn ResultsHook>,
+    ) -> Self {
+        let size = params.get().and_then(|params| params.target_size());
+        Self { interface, method, params, results, size, part: None }
     }
 
-    /// Enters the author's handler. Returns its completion, and whether it is a streaming method, which
-    /// holds back the calls behind it on the same stub.
+    /// Returns how many bytes its parameters have.
+    pub(crate) fn bytes(&self) -> usize {
+        let words = self.size.as_ref().map_or(0, |size| size.word_count);
+        usize::try_from(words).unwrap_or(usize::MAX / 16) * 8
+    }
+
+    /// Enters the author's handler, in activation number `activation`, whose object dispatches to `own`.
+    ///
+    /// # Errors
+    /// *unimplemented*, *disconnected*: where there is no such handler. What is wrong with its parameters, wherever
+    /// in them: they may have references that can't be led through `outbox` then.
     pub(crate) fn enter(
         self,
-        dispatch: &Dispatch,
+        own: Option<&Dispatch>,
+        activation: u64,
         limits: &Limits,
         outbox: &Rc<Outbox>,
-    ) -> (LocalBoxFuture<'static, TypedOutcome>, bool) {
-        let Self { interface, method, params, results } = self;
-        let params = IncomingParams::of(outbox, params);
+    ) -> crate::Result<Entered> {
+        let Self { interface, method, params, results, size, part } = self;
+        let dispatch = match &part {
+            Some(part) => part.dispatch(activation)?,
+            None => {
+                own.ok_or_else(|| Error::unimplemented("the object serves no typed interface"))?
+            }
+        };
+        let params = incoming(outbox, params, size?.cap_count)?;
         let slot = Rc::new(RefCell::new(None));
-        let held = Some(Held::new(results, limits, outbox.clone()));
+        let early = Early::default();
+        let held = Some(Held::new(results, early.clone(), limits, outbox.clone()));
         let held = HeldResults { held, slot: slot.clone() };
         let results = Results::new(Box::new(held));
         let answer = (dispatch.0)(interface, method, Params::new(params), results);
+        let is_streaming = answer.is_streaming;
         let completion = async move {
-            answer.promise.await?;
+            early.beside(answer.promise).await?;
             let held = slot.borrow_mut().take();
             match held {
                 Some(held) => held.settle().await,
                 // A streaming method has no results, and leaves them where they are.
-                None if answer.is_streaming => Ok(()),
+                None if is_streaming => Ok(()),
                 None => Err(capnp::Error::failed("the handler kept its results".into())),
             }
         };
-        (completion.boxed_local(), answer.is_streaming)
-    }
-}
-
-/// Results that have not left yet.
-struct Held {
-    message: capnp::message::Builder<capnp::message::HeapAllocator>,
-    references: Vec<Option<Box<dyn ClientHook>>>,
-    onward: Rc<RefCell<Box<dyn ResultsHook>>>,
-    /// Whether they were copied onward, so that calls on them may be made before the handler returns. Copied
-    /// again, capnp would panic over the references that it would have to clear.
-    handed_out: bool,
-    outbox: Rc<Outbox>,
-    bytes_max: usize,
-    patience: Duration,
-}
-
-impl Held {
-    fn new(onward: Box<dyn ResultsHook>, limits: &Limits, outbox: Rc<Outbox>) -> Self {
-        /// What a message holds beside its results.
-        const ENVELOPE_BYTES: usize = 4 << 10;
-        let bytes_max = limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES);
-        let allocator = capnp::message::HeapAllocator::new().first_segment_words(32);
-        let message = capnp::message::Builder::new(allocator);
-        let patience = limits.settle_timeout;
-        let (references, onward) = (Vec::new(), Rc::new(RefCell::new(onward)));
-        Self { message, references, onward, handed_out: false, outbox, bytes_max, patience }
-    }
-
-    fn copy_onward(&mut self) -> capnp::Result<()> {
-        let (bytes, max) = (self.message.size_in_words() * 8, self.bytes_max);
-        if bytes > max {
-            let text = format!("results of {bytes} bytes, of at most {max}");
-            return Err(capnp::Error::failed(text));
-        }
-        let mut root: any_pointer::Reader<'_> = self.message.get_root_as_reader()?;
-        root.imbue(&self.references);
-        self.onward.borrow_mut().get()?.set_as(root)
-    }
-
-    /// Has calls on the results be made once what was written before is durable.
-    fn hand_out(&mut self) -> capnp::Result<()> {
-        if self.handed_out {
-            return Ok(());
-        }
-        self.copy_onward()?;
-        self.handed_out = true;
-        let onward = self.onward.clone();
-        self.outbox.send(move |verdict| {
-            if verdict.is_ok() {
-                // Where it can't be, the calls are made when the handler returns.
-                let _ = onward.borrow_mut().set_pipeline();
-            }
-        });
-        Ok(())
-    }
-
-    /// Waits until every reference in the results is settled, then hands the results on.
-    async fn settle(mut self) -> capnp::Result<()> {
-        if self.handed_out {
-            return Ok(());
-        }
-        let patience = self.patience;
-        let deadline = tokio::time::Instant::now() + patience;
-        for reference in self.references.iter_mut().flatten() {
-            let settled = resolved(reference.add_ref());
-            let Ok(settled) = tokio::time::timeout_at(deadline, settled).await else {
-                return Err(capnp::Error::failed(format!(
-                    "a reference in the results was unresolved for {patience:?}"
-                )));
-            };
-            *reference = settled;
-        }
-        self.copy_onward()
-    }
-}
-
-/// Follows a promise to what it resolved to. A broken one is returned as it is: its calls fail.
-async fn resolved(mut reference: Box<dyn ClientHook>) -> Box<dyn ClientHook> {
-    loop {
-        if let Some(next) = reference.get_resolved() {
-            reference = next;
-            continue;
-        }
-        let Some(promise) = reference.when_more_resolved() else { return reference };
-        match promise.await {
-            Ok(next) => reference = next,
-            Err(_) => return reference,
-        }
-    }
-}
-
-/// The results that the handler fills; dropping them is handing them in.
-struct HeldResults {
-    /// Present until dropped.
-    held: Option<Held>,
-    slot: Rc<RefCell<Option<Held>>>,
-}
-
-impl Drop for HeldResults {
-    fn drop(&mut self) {
-        *self.slot.borrow_mut() = self.held.take();
-    }
-}
-
-impl ResultsHook for HeldResults {
-    fn get(&mut self) -> capnp::Result<any_pointer::Builder<'_>> {
-        let Some(held) = &mut self.held else {
-            return Err(capnp::Error::failed("the results were handed in".into()));
-        };
-        let mut root: any_pointer::Builder<'_> = held.message.get_root()?;
-        root.imbue_mut(&mut held.references);
-        Ok(root)
-    }
-
-    fn set_pipeline(&mut self) -> capnp::Result<()> {
-        self.held.as_mut().map_or(Ok(()), Held::hand_out)
-    }
-
-    fn allow_cancellation(&self) {}
-
-    fn tail_call(self: Box<Self>, request: Box<dyn RequestHook>) -> Promise<(), capnp::Error> {
-        let (promise, _) = self.direct_tail_call(request);
-        promise
-    }
-
-    /// Forwards by an ordinary call: the results pass through here like any others.
-    fn direct_tail_call(
-        mut self: Box<Self>,
-        request: Box<dyn RequestHook>,
-    ) -> (Promise<(), capnp::Error>, Box<dyn PipelineHook>) {
-        let sent = request.send();
-        let pipeline = Pipelined(Rc::new(sent.pipeline));
-        let forwarded = async move {
-            let answer = sent.promise.await?;
-            self.get()?.set_as(answer.get()?)
-        };
-        (Promise::from_future(forwarded), Box::new(pipeline))
-    }
-}
-
-struct Pipelined(Rc<any_pointer::Pipeline>);
-
-impl PipelineHook for Pipelined {
-    fn add_ref(&self) -> Box<dyn PipelineHook> {
-        Box::new(Self(self.0.clone()))
-    }
-
-    fn get_pipelined_cap(&self, ops: &[PipelineOp]) -> Box<dyn ClientHook> {
-        let mut at = self.0.noop();
-        for op in ops {
-            if let PipelineOp::GetPointerField(field) = op {
-                at = at.get_pointer_field(*field);
-            }
-        }
-        at.as_cap()
+        Ok(Entered { handler: completion.boxed_local(), is_streaming })
     }
 }

@@ -13,7 +13,9 @@ mod storage;
 pub use class::{Class, Instance};
 pub use durable_object::{AlarmInfo, DurableObject};
 pub use env::{Directory, Env};
-pub use interface::{Dispatch, Interface, TypedCall, TypedOutcome, behind, typed_failure};
+pub use interface::{
+    Dispatch, Entered, Interface, Line, TypedCall, TypedOutcome, behind, typed_failure,
+};
 pub use signal::{RequestExt, Signal};
 pub use socket::{
     ATTACHMENT_BYTES_MAX, AUTO_RESPONSE_BYTES_MAX, Accepted, SOCKETS_MAX, Socket, TAG_CHARS_MAX,

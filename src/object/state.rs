@@ -6,6 +6,7 @@ use std::rc::Rc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
+use super::interface::Line;
 use super::socket::{Accepted, Socket, checked_auto_response, checked_tags};
 use super::storage::Storage;
 use crate::error::{Error, Result};
@@ -46,6 +47,12 @@ pub trait Control {
 
     /// Returns what the object has said and not let out.
     fn outbox(&self) -> Rc<Outbox>;
+
+    /// Makes the line of a capability to the object.
+    ///
+    /// # Errors
+    /// *disconnected* where the object has left memory.
+    fn line(&self) -> Result<Rc<dyn Line>>;
 
     /// Runs `task` beside the handlers and keeps the object in memory until it ends.
     fn wait_until(&self, task: LocalBoxFuture<'static, ()>);
@@ -111,7 +118,9 @@ impl State {
 
     /// Resets the object: what it holds in memory goes, and its stubs break with `reason`.
     ///
-    /// The handler that calls this runs no further than its next `.await`; what it returns is dropped.
+    /// The handler that calls this runs no further than its next `.await`; what it returns is dropped. So is what was
+    /// written since the last `.await`, if it is not on its way to the store yet; and `reason` is heard at once, before
+    /// earlier writes are durable.
     pub fn abort(&self, reason: impl Display) {
         self.control.reset(Error::failed(reason.to_string()).with_remote(true));
     }
@@ -189,9 +198,13 @@ impl State {
     /// the handlers that are inside already do not go on. Sections run one after the other; one begun inside
     /// of another is part of it. It begins when the returned future is first polled.
     ///
+    /// Nothing else of the object means its tasks too ([`wait_until`](Self::wait_until)), the writers of its bodies, and
+    /// calls on its capabilities: a `section` that waits for one of these waits in vain.
+    ///
     /// # Errors
     /// Never to the caller: where `section` fails, or takes over 30 s, the object is reset, and the
-    /// handler that waits here is dropped.
+    /// handler that waits here is dropped. (Only a future that is polled notices the time. Beside others in one
+    /// `select!` or `join!` it is; one that is put away after its first poll keeps the object shut.)
     ///
     /// # Cancel safety
     /// Dropping the future drops `section` and lets events in again.
@@ -214,14 +227,16 @@ impl State {
         std::future::pending().await
     }
 
-    /// Returns what the object has said and not let out.
-    pub(super) fn outbox(&self) -> Rc<Outbox> {
-        self.control.outbox()
+    /// Returns what the runtime does for the object.
+    pub(super) fn control(&self) -> &dyn Control {
+        &*self.control
     }
 
     /// Runs `task` beside the handlers; the object stays in memory until it ends. (A task of
     /// [`tokio::task::spawn_local`] instead knows nothing of the object: it outlives a reset and eviction.)
     ///
+    /// It first runs when the code that calls this waits or ends, and never before the constructor has returned: a
+    /// constructor that waits for a task of its own waits in vain. It does not run during a critical section of others.
     /// A reset drops it. A panic in it resets the object.
     pub fn wait_until(&self, task: impl Future<Output = ()> + 'static) {
         self.control.wait_until(task.boxed_local());

@@ -143,7 +143,7 @@ impl Callee for StubHook {
         results: Box<dyn ResultsHook>,
     ) -> Promise<(), Exception> {
         if interface != stub::Client::TYPE_ID {
-            return self.typed(caller, TypedCall { interface, method, params, results });
+            return self.typed(caller, TypedCall::new(interface, method, params, results));
         }
         match method {
             0 => self.fetch(caller, params, results),

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::gate::NOBODY;
 use crate::message::Request;
 use crate::object::{
-    Accepted, AlarmInfo, Env, Instance, Signal, Socket, State, TypedCall, typed_failure,
+    Accepted, AlarmInfo, Entered, Env, Instance, Signal, Socket, State, TypedCall, typed_failure,
 };
 use crate::schedule::Tries;
 use crate::socket::{Ending, Taken};
@@ -282,24 +282,18 @@ impl Activation {
         instance: &Rc<dyn Instance>,
         context: &mut Context<'_>,
     ) {
-        let Some(dispatch) = instance.dispatch() else {
-            let text = "the object serves no typed interface";
-            let _ = reply.send(typed_failure(Error::unimplemented(text)));
-            return;
-        };
         let answering = self.answering();
-        let entrance = answering.interior.entrance.clone();
-        let enter = || {
-            entrance.run_as(answering.owner, || {
-                call.enter(dispatch, self.shard.limits(), &answering.interior.outbox)
-            })
-        };
+        let Interior { number, entrance, outbox, .. } = &*answering.interior.clone();
+        let (own, limits) = (instance.dispatch(), self.shard.limits());
+        let enter =
+            || entrance.run_as(answering.owner, || call.enter(own, *number, limits, outbox));
         match catch_unwind(AssertUnwindSafe(enter)) {
-            Ok((handler, streaming)) => {
-                let holds = lane.filter(|_| streaming);
+            Ok(Ok(Entered { handler, is_streaming })) => {
+                let holds = lane.filter(|_| is_streaming);
                 holds.iter().for_each(|lane| self.container.hold(lane));
                 self.start(Running::typed(handler, reply, holds, answering), context);
             }
+            Ok(Err(error)) => drop(reply.send(typed_failure(error))),
             Err(payload) => {
                 self.panicked(panic_message(&*payload));
                 let _ = reply.send(typed_failure(self.reason()));

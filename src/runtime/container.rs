@@ -14,14 +14,14 @@ use tokio::time::Instant;
 
 use super::event::Event;
 use super::interior::Interior;
-use super::lane::Lane;
+use super::lane::{Lane, OwnLine};
 use super::registry::Key;
 use super::shard::Shard;
 use super::sockets::ObjectSockets;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::gate::{Outbox, Section};
-use crate::object::{Accepted, Control, Identity};
+use crate::object::{Accepted, Control, Identity, Line};
 use crate::socket::{Text, WebSocket};
 use crate::storage::object::{ObjectStorage, Surroundings};
 
@@ -443,6 +443,11 @@ impl Control for Inside {
 
     fn outbox(&self) -> Rc<Outbox> {
         self.interior.outbox.clone()
+    }
+
+    fn line(&self) -> Result<Rc<dyn Line>> {
+        let line = self.current().and_then(|container| OwnLine::of(&container));
+        line.ok_or_else(|| Error::disconnected("the object has left memory"))
     }
 
     fn wait_until(&self, task: LocalBoxFuture<'static, ()>) {

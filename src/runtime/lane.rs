@@ -10,11 +10,12 @@ use std::sync::Arc;
 use futures::channel::oneshot;
 
 use super::container::{Container, Phase, add_watcher};
-use super::event::{Answer, Event};
+use super::event::{Answer, Event, TypedReply};
 use super::registry::Key;
 use super::shard::{LaneKey, Parcel, Shard};
 use crate::error::{Error, Kind};
 use crate::message::Request;
+use crate::object::{Line, TypedCall};
 
 /// Which object a lane leads to, and how it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +98,43 @@ impl Drop for Lane {
         {
             self.shard.registry().forget_unused(&container);
         }
+    }
+}
+
+/// The line of a capability that an object made to itself, for as long as it is in memory.
+pub struct OwnLine {
+    /// Bound to the object's container.
+    lane: Rc<Lane>,
+    /// The activation that made it.
+    activation: u64,
+}
+
+impl OwnLine {
+    /// Makes one to the present activation of `container`; none where its thread has ended.
+    pub fn of(container: &Rc<Container>) -> Option<Rc<dyn Line>> {
+        let shard = container.shard()?;
+        let address = Address { key: container.key(), name: None, existing: false };
+        let lane = Lane::new(shard, address);
+        *lane.container.borrow_mut() = Some(container.clone());
+        Some(Rc::new(Self { lane, activation: container.activation() }))
+    }
+}
+
+impl Line for OwnLine {
+    fn call(&self, call: TypedCall, reply: TypedReply) {
+        let event = Event::Typed { call, reply };
+        let container = self.lane.container.borrow().clone();
+        match container.is_some_and(|container| container.activation() == self.activation) {
+            true => self.lane.send(event),
+            false => event.fail(self.gone()),
+        }
+    }
+
+    fn gone(&self) -> Error {
+        let container = self.lane.container.borrow();
+        let reason = container.as_ref().and_then(|container| container.broken());
+        let left = || Error::disconnected("the object has left memory");
+        reason.unwrap_or_else(left).with_delivered(false)
     }
 }
 

@@ -167,7 +167,7 @@ impl Future for Running {
         let entrance = self.answering.interior.entrance.clone();
         let owner = self.answering.owner;
         if !entrance.admits(owner) {
-            entrance.wait(context.waker());
+            entrance.wait_as(owner, context.waker());
             return Poll::Pending;
         }
         let step = || entrance.run_as(owner, || self.step(context));

@@ -16,7 +16,5 @@ pub use address::Address;
 pub use client::{Client, Link};
 pub use namespace::{Namespace, NamespaceInfo, ObjectInfo, Page, Target};
 pub use ordered::capability;
-#[cfg(feature = "server")]
-pub(crate) use ordered::ordered;
 pub use reference::{Fetch, Opening, Referent, Stub};
 pub use retry::Retry;

@@ -18,7 +18,6 @@ use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
-use crate::gate::Outbox;
 use crate::vat::{Callee, Caller, settled};
 
 /// Makes a capability of `server` that others may call: pass it in a typed call, to be called back.
@@ -27,18 +26,12 @@ use crate::vat::{Callee, Caller, settled};
 /// `server` too, wherever it waits at that moment. The capability must be used inside a
 /// [`tokio::runtime::LocalRuntime`] or a [`tokio::task::LocalSet`]; `server` is dropped when nobody holds the
 /// capability any more.
+///
+/// **Not for use inside an object**: neither of the object's gates knows of `server`. Its methods run while a
+/// critical section or a transaction of the object does, so that what they write may be lost with it; what they
+/// answer, and what they call, waits for no write; a reset does not end it. An object makes its capabilities with
+/// `State::capability`. (The same holds for the clients that `capnp_rpc` makes.)
 pub fn capability<C, S>(server: S) -> C
-where
-    C: FromServer<S> + FromClientHook,
-    S: 'static,
-{
-    let (capability, serving) = ordered(server, Rc::default());
-    tokio::task::spawn_local(serving);
-    capability
-}
-
-/// Makes a capability of `server`, and the future that runs it. What it answers leaves by `outbox`.
-pub(crate) fn ordered<C, S>(server: S, outbox: Rc<Outbox>) -> (C, LocalBoxFuture<'static, ()>)
 where
     C: FromServer<S> + FromClientHook,
     S: 'static,
@@ -52,7 +45,8 @@ where
         let entered = dispatch.clone().dispatch_call(interface, method, params, results);
         (entered.promise, entered.is_streaming, done)
     };
-    (settled(Ordered(line)), serve(queue, enter, outbox).boxed_local())
+    tokio::task::spawn_local(serve(queue, enter));
+    settled(Ordered(line))
 }
 
 /// The calls in line for one server.
@@ -98,7 +92,7 @@ struct Inside {
 }
 
 /// Enters calls in line, each polled once before the next.
-async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered, outbox: Rc<Outbox>) {
+async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered) {
     let mut inside = Inside::default();
     while let Some(call) = poll_fn(|context| inside.poll_next(&line, context)).await {
         if call.done.is_canceled() {
@@ -108,7 +102,7 @@ async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered, outbox: Rc<Out
         let Ok((promise, streaming, done)) = catch_unwind(AssertUnwindSafe(|| enter(call))) else {
             continue;
         };
-        let mut finished = until_dropped(promise, done, outbox.clone()).boxed_local();
+        let mut finished = until_dropped(promise, done).boxed_local();
         if (&mut finished).now_or_never().is_some() {
             continue;
         }
@@ -124,7 +118,6 @@ async fn serve(line: Weak<Line>, enter: impl Fn(Call) -> Entered, outbox: Rc<Out
 async fn until_dropped(
     mut promise: Promise<(), Exception>,
     mut done: oneshot::Sender<Result<(), Exception>>,
-    outbox: Rc<Outbox>,
 ) {
     // A panic fails its call. Left alone it would end the task that drives the connection.
     let panicked = |_| Poll::Ready(Err(Exception::failed("the capability panicked".into())));
@@ -136,11 +129,8 @@ async fn until_dropped(
         }
     });
     if let Some(outcome) = outcome.await {
-        outbox.send(move |verdict| {
-            let outcome = verdict.map_or_else(|reason| Err(reason.clone().into()), |()| outcome);
-            // Whoever no longer waits need not know.
-            let _ = done.send(outcome);
-        });
+        // Whoever no longer waits need not know.
+        let _ = done.send(outcome);
     }
 }
 

@@ -16,25 +16,25 @@ use crate::support::run;
 use crate::support::server::listener;
 
 /// A server of keepers on two threads, whose commits are held.
-struct World {
-    store: Memory,
-    client: Client,
+pub(crate) struct World {
+    pub(crate) store: Memory,
+    pub(crate) client: Client,
     server: Server,
 }
 
 /// The writer, and another object on its thread and on the other one.
-struct Cast {
-    writer: Stub,
-    near: (String, Stub),
-    far: (String, Stub),
+pub(crate) struct Cast {
+    pub(crate) writer: Stub,
+    pub(crate) near: (String, Stub),
+    pub(crate) far: (String, Stub),
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Memory::held(), Limits::default()).await
     }
 
-    async fn with(store: Memory, limits: Limits) -> Self {
+    pub(crate) async fn with(store: Memory, limits: Limits) -> Self {
         let server = Server::builder()
             .class(KEEPER, Class::typed::<Keeper, probe::Client>(), KEEPER)
             .threads(NonZeroUsize::new(2).unwrap())
@@ -47,12 +47,12 @@ impl World {
         Self { store, client, server }
     }
 
-    fn stub(&self, name: &str) -> Stub {
+    pub(crate) fn stub(&self, name: &str) -> Stub {
         self.client.namespace(KEEPER).get_by_name(name)
     }
 
     /// Waits until `count` batches wait.
-    async fn waiting(&self, count: usize) {
+    pub(crate) async fn waiting(&self, count: usize) {
         let reached = async {
             while self.store.waiting() < count {
                 tokio::task::yield_now().await;
@@ -63,7 +63,7 @@ impl World {
     }
 
     /// Has an object start, and its name be durable.
-    async fn warm(&self, name: &str) -> Stub {
+    pub(crate) async fn warm(&self, name: &str) -> Stub {
         let stub = self.stub(name);
         stub.say("").await.unwrap();
         self.waiting(1).await;
@@ -71,7 +71,7 @@ impl World {
         stub
     }
 
-    async fn cast(&self) -> Cast {
+    pub(crate) async fn cast(&self) -> Cast {
         let writer = self.warm("writer").await;
         let home = Placement::new(2).shard(&self.id("writer").await);
         let (mut near, mut far) = (None, None);
@@ -104,7 +104,7 @@ impl World {
 impl Cast {
     /// Lets everything that can move do so, through the writer's thread and the other one; returns what the
     /// other objects heard meanwhile.
-    async fn heard(&self) -> String {
+    pub(crate) async fn heard(&self) -> String {
         let mut heard = String::new();
         for _ in 0..20 {
             heard = self.near.1.say("heard").await.unwrap();
@@ -113,12 +113,12 @@ impl Cast {
         heard
     }
 
-    fn named(&self, path: &str) -> String {
+    pub(crate) fn named(&self, path: &str) -> String {
         path.replace("NEAR", &self.near.0).replace("FAR", &self.far.0)
     }
 }
 
-trait Say {
+pub(crate) trait Say {
     /// Has an object do what `path` says. It is sent at once.
     fn say(&self, path: &str) -> impl Future<Output = Result<String>> + 'static + use<Self>;
 }
@@ -267,7 +267,7 @@ fn an_outgoing_body_waits_chunk_by_chunk() {
 fn typed_results_errors_and_callbacks_wait() {
     run(async {
         for fails in [false, true] {
-            for case in ["log", "fail", "notify"] {
+            for case in ["log", "fail", "notify", "resolved"] {
                 let world = World::new().await;
                 let cast = world.cast().await;
                 let typed: probe::Client = cast.writer.cast();
@@ -288,7 +288,7 @@ fn typed_results_errors_and_callbacks_wait() {
                     _ => {
                         let mut call = typed.notify_request();
                         call.get().set_listener(own);
-                        call.get().set_count(5);
+                        call.get().set_count(if case == "notify" { 5 } else { 6 });
                         call.send().promise.map(|outcome| outcome.map(|_| 100)).boxed_local()
                     }
                 };
@@ -309,7 +309,12 @@ fn typed_results_errors_and_callbacks_wait() {
                     "fail" => assert!(answer.await.unwrap_err().extra.contains("asked to")),
                     _ => assert_eq!(answer.await.unwrap(), 100),
                 }
-                assert_eq!(*heard.borrow(), if case == "notify" { vec![5] } else { vec![] });
+                let expected = match case {
+                    "notify" => vec![5],
+                    "resolved" => vec![6],
+                    _ => vec![],
+                };
+                assert_eq!(*heard.borrow(), expected);
             }
         }
     });
@@ -484,7 +489,7 @@ fn an_idle_object_stays_until_its_writes_are_durable() {
 }
 
 /// Waits until an object was evicted since `activation`, and returns its new one.
-async fn left_since(stub: &Stub, activation: &str) -> String {
+pub(crate) async fn left_since(stub: &Stub, activation: &str) -> String {
     let mut pause = Duration::from_millis(40);
     loop {
         // Asking keeps it in memory, so this asks less and less often.

@@ -8,6 +8,7 @@ mod bodies;
 mod bounds;
 mod breakage;
 mod cancel;
+mod capabilities;
 mod contract;
 mod control;
 mod fetch;

@@ -2,86 +2,104 @@
 //!
 //! Every reference that an object gets (from its environment, in the parameters of a call, in the results of one)
 //! is led through here. On the way out again, as a parameter or a result of the object's own, it is the plain
-//! reference once more.
+//! reference once more; to the object itself it never shows that one.
 //!
 //! **Invariant:** a call is put in line when it is made; calls of one object leave in the order in which they
 //! were made, and none before the writes that came before it are durable.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use capnp::any_pointer;
 use capnp::capability::{Promise, RemotePromise, Request, Response};
 use capnp::private::capability::{
-    ClientHook, ParamsHook, PipelineHook, PipelineOp, RequestHook, ResponseHook, ResultsHook,
+    ClientHook, ParamsHook, PipelineHook, PipelineOp, RequestHook, ResultsHook,
 };
-use capnp::traits::{Imbue, ImbueMut};
 use capnp::{Error, MessageSize};
-use futures::FutureExt;
 use futures::channel::oneshot;
 
+use super::copied::Copied;
 use crate::gate::{Outbox, Verdict};
 use crate::vat::{Callee, Caller, settled};
 
+thread_local! {
+    /// Whether a reference is asked for the plain one that it leads to. True only inside of `plain`: the traits of
+    /// capnp leave no other way to it.
+    static PLAIN_WANTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Its address is the brand of references that are led through an outbox.
+static BRAND: u8 = 0;
+
 /// Returns `reference` as the object of `outbox` is to have it.
 pub fn behind(outbox: &Rc<Outbox>, reference: Box<dyn ClientHook>) -> Box<dyn ClientHook> {
+    // One that another object handed on undisguised goes by this outbox alone.
+    let reference = plain(&*reference).unwrap_or(reference);
     Box::new(Behind { outbox: outbox.clone(), reference })
 }
 
-/// Parameters whose references are led through an outbox.
-pub struct IncomingParams(Copied);
-
-impl IncomingParams {
-    /// Returns `params` as the object of `outbox` is to have them.
-    pub fn of(outbox: &Rc<Outbox>, params: Box<dyn ParamsHook>) -> Box<dyn ParamsHook> {
-        let copied = params.get().and_then(|from| Copied::of(outbox, from));
-        match copied {
-            Ok(Some(copied)) => Box::new(Self(copied)),
-            // What is wrong with them is found by who reads them.
-            _ => params,
+/// Returns the plain reference, where `reference` is one that is led through an outbox, or has resolved to one.
+pub fn plain(reference: &dyn ClientHook) -> Option<Box<dyn ClientHook>> {
+    let (mut found, mut resolved) = (None, None);
+    loop {
+        let at = resolved.as_deref().unwrap_or(reference);
+        let is_led = is_led(at);
+        PLAIN_WANTED.set(is_led);
+        let next = at.get_resolved();
+        PLAIN_WANTED.set(false);
+        let Some(next) = next else { return found };
+        if is_led {
+            found = Some(next.add_ref());
         }
+        resolved = Some(next);
     }
 }
 
-impl ParamsHook for IncomingParams {
-    fn get(&self) -> capnp::Result<any_pointer::Reader<'_>> {
-        self.0.get()
+fn is_led(reference: &dyn ClientHook) -> bool {
+    reference.get_brand() == brand()
+}
+
+fn brand() -> usize {
+    std::ptr::from_ref(&BRAND).addr()
+}
+
+/// Returns parameters of so many references as the object of `outbox` is to have them.
+///
+/// # Errors
+/// Where something is wrong with them: then nobody knows which references they have.
+pub fn incoming(
+    outbox: &Rc<Outbox>,
+    params: Box<dyn ParamsHook>,
+    references: u32,
+) -> capnp::Result<Box<dyn ParamsHook>> {
+    if references == 0 {
+        return Ok(params);
     }
+    let lead = |reference: &dyn ClientHook| Some(behind(outbox, reference.add_ref()));
+    Ok(Box::new(Copied::of(params.get()?, lead)?))
 }
 
-/// A copy of content that has references in it, each led through an outbox.
-struct Copied {
-    message: capnp::message::Builder<capnp::message::HeapAllocator>,
-    references: Vec<Option<Box<dyn ClientHook>>>,
+/// Parameters with the plain references in them.
+struct Plain {
+    copied: Copied,
+    original: Box<dyn ParamsHook>,
 }
 
-impl Copied {
-    /// Copies `from`; none where it has no references.
-    fn of(outbox: &Rc<Outbox>, from: any_pointer::Reader<'_>) -> capnp::Result<Option<Self>> {
-        if from.target_size()?.cap_count == 0 {
-            return Ok(None);
+impl Plain {
+    fn of(original: Box<dyn ParamsHook>) -> capnp::Result<Box<dyn ParamsHook>> {
+        if original.get()?.target_size()?.cap_count == 0 {
+            return Ok(original);
         }
-        let mut copied =
-            Self { message: capnp::message::Builder::new_default(), references: vec![] };
-        let mut root: any_pointer::Builder<'_> = copied.message.get_root()?;
-        root.imbue_mut(&mut copied.references);
-        root.set_as(from)?;
-        for reference in copied.references.iter_mut().flatten() {
-            *reference = behind(outbox, reference.add_ref());
-        }
-        Ok(Some(copied))
-    }
-
-    fn get(&self) -> capnp::Result<any_pointer::Reader<'_>> {
-        let mut root: any_pointer::Reader<'_> = self.message.get_root_as_reader()?;
-        root.imbue(&self.references);
-        Ok(root)
+        let copied = Copied::of(original.get()?, plain)?;
+        Ok(Box::new(Self { copied, original }))
     }
 }
 
-impl ResponseHook for Copied {
+impl ParamsHook for Plain {
     fn get(&self) -> capnp::Result<any_pointer::Reader<'_>> {
-        Copied::get(self)
+        // Whoever made the call is found by looking at what it was made with.
+        self.original.get()?;
+        self.copied.get()
     }
 }
 
@@ -93,7 +111,7 @@ struct Behind {
 
 impl ClientHook for Behind {
     fn add_ref(&self) -> Box<dyn ClientHook> {
-        behind(&self.outbox, self.reference.add_ref())
+        Box::new(Self { outbox: self.outbox.clone(), reference: self.reference.add_ref() })
     }
 
     fn new_call(
@@ -103,7 +121,8 @@ impl ClientHook for Behind {
         size_hint: Option<MessageSize>,
     ) -> Request<any_pointer::Owned, any_pointer::Owned> {
         let request = self.reference.new_call(interface, method, size_hint).hook;
-        Request::new(Box::new(Outgoing { outbox: self.outbox.clone(), request }))
+        let (outbox, reference) = (self.outbox.clone(), self.reference.add_ref());
+        Request::new(Box::new(Outgoing { outbox, reference, interface, method, request }))
     }
 
     fn call(
@@ -113,25 +132,34 @@ impl ClientHook for Behind {
         params: Box<dyn ParamsHook>,
         results: Box<dyn ResultsHook>,
     ) -> Promise<(), Error> {
+        let params = match Plain::of(params) {
+            Ok(params) => params,
+            Err(error) => return Promise::err(error),
+        };
         let reference = self.reference.add_ref();
         leave(&self.outbox, move || reference.call(interface, method, params, results))
     }
 
     fn get_brand(&self) -> usize {
-        0
+        brand()
     }
 
     fn get_ptr(&self) -> usize {
         self.reference.get_ptr()
     }
 
-    /// Whoever hands the reference on hands on the plain one.
+    /// What the reference has resolved to is led through the outbox too. Only `plain` is given the plain one.
     fn get_resolved(&self) -> Option<Box<dyn ClientHook>> {
-        Some(self.reference.add_ref())
+        if PLAIN_WANTED.take() {
+            return Some(self.reference.add_ref());
+        }
+        Some(behind(&self.outbox, self.reference.get_resolved()?))
     }
 
     fn when_more_resolved(&self) -> Option<Promise<Box<dyn ClientHook>, Error>> {
-        Some(Promise::ok(self.reference.add_ref()))
+        let (outbox, resolved) = (self.outbox.clone(), self.reference.when_more_resolved()?);
+        let led = async move { Ok(behind(&outbox, resolved.await?)) };
+        Some(Promise::from_future(led))
     }
 
     fn when_resolved(&self) -> Promise<(), Error> {
@@ -166,7 +194,35 @@ fn dropped() -> Error {
 /// A call that is being written.
 struct Outgoing {
     outbox: Rc<Outbox>,
+    /// What is called, and by which method.
+    reference: Box<dyn ClientHook>,
+    interface: u64,
+    method: u16,
     request: Box<dyn RequestHook>,
+}
+
+impl Outgoing {
+    /// Returns what is to leave: the call, with the plain references as its parameters. They have to be written
+    /// anew, as capnp gives no way to exchange them in a request.
+    fn leaving(self) -> capnp::Result<(Rc<Outbox>, Box<dyn RequestHook>)> {
+        let Self { outbox, reference, interface, method, mut request } = self;
+        let size = request.get().into_reader().target_size()?;
+        if size.cap_count == 0 {
+            return Ok((outbox, request));
+        }
+        let is_exchanged = Cell::new(false);
+        let exchange = |reference: &dyn ClientHook| {
+            let plain = plain(reference)?;
+            is_exchanged.set(true);
+            Some(plain)
+        };
+        let copied = Copied::of(request.get().into_reader(), exchange)?;
+        if is_exchanged.get() {
+            request = reference.new_call(interface, method, Some(size)).hook;
+            request.get().set_as(copied.get()?)?;
+        }
+        Ok((outbox, request))
+    }
 }
 
 impl RequestHook for Outgoing {
@@ -179,7 +235,15 @@ impl RequestHook for Outgoing {
     }
 
     fn send(self: Box<Self>) -> RemotePromise<any_pointer::Owned> {
-        let Self { outbox, request } = *self;
+        let outbox = self.outbox.clone();
+        let (outbox, request) = match self.leaving() {
+            Ok(leaving) => leaving,
+            Err(error) => {
+                let sent = Rc::new(RefCell::new(Sent::Refused(error.clone())));
+                let pipeline = any_pointer::Pipeline::new(Box::new(Pipelined { outbox, sent }));
+                return RemotePromise { promise: Promise::err(error), pipeline };
+            }
+        };
         let sent = Rc::new(RefCell::new(Sent::Held));
         let (told, made) = oneshot::channel();
         let slot = sent.clone();
@@ -198,10 +262,12 @@ impl RequestHook for Outgoing {
         let promise = async move {
             let promise = made.await.unwrap_or_else(|_| Err(dropped()))?;
             let response = promise.await?;
-            Ok(match Copied::of(&outbox, response.get()?)? {
-                Some(copied) => Response::new(Box::new(copied)),
-                None => response,
-            })
+            let results: any_pointer::Reader<'_> = response.get()?;
+            if results.target_size()?.cap_count == 0 {
+                return Ok(response);
+            }
+            let lead = |reference: &dyn ClientHook| Some(behind(&outbox, reference.add_ref()));
+            Ok(Response::new(Box::new(Copied::of(results, lead)?)))
         };
         RemotePromise {
             promise: Promise::from_future(promise),
@@ -210,8 +276,10 @@ impl RequestHook for Outgoing {
     }
 
     fn send_streaming(self: Box<Self>) -> Promise<(), Error> {
-        let Self { outbox, request } = *self;
-        leave(&outbox, move || request.send_streaming())
+        match self.leaving() {
+            Ok((outbox, request)) => leave(&outbox, move || request.send_streaming()),
+            Err(error) => Promise::err(error),
+        }
     }
 
     fn tail_send(self: Box<Self>) -> Option<(u32, Promise<(), Error>, Box<dyn PipelineHook>)> {
@@ -241,17 +309,14 @@ impl PipelineHook for Pipelined {
         if let Sent::Made(pipeline) = &*self.sent.borrow() {
             return behind(&self.outbox, at(pipeline, ops));
         }
-        let fields = ops.iter().filter_map(|op| match op {
-            PipelineOp::GetPointerField(field) => Some(*field),
-            PipelineOp::Noop => None,
-        });
-        let later = Later { sent: self.sent.clone(), fields: fields.collect() };
+        let later = Later { sent: self.sent.clone(), ops: ops.to_vec() };
         let client: capnp::capability::Client = settled(later);
         behind(&self.outbox, client.hook)
     }
 }
 
-fn at(pipeline: &any_pointer::Pipeline, ops: &[PipelineOp]) -> Box<dyn ClientHook> {
+/// Returns what is at a place in the results of a call.
+pub fn at(pipeline: &any_pointer::Pipeline, ops: &[PipelineOp]) -> Box<dyn ClientHook> {
     let mut at = pipeline.noop();
     for op in ops {
         if let PipelineOp::GetPointerField(field) = op {
@@ -265,7 +330,7 @@ fn at(pipeline: &any_pointer::Pipeline, ops: &[PipelineOp]) -> Box<dyn ClientHoo
 /// call, so when one comes here that call has been made.
 struct Later {
     sent: Rc<RefCell<Sent>>,
-    fields: Vec<u16>,
+    ops: Vec<PipelineOp>,
 }
 
 impl Callee for Later {
@@ -278,15 +343,11 @@ impl Callee for Later {
         results: Box<dyn ResultsHook>,
     ) -> Promise<(), Error> {
         let reference = match &*self.sent.borrow() {
-            Sent::Made(pipeline) => {
-                let ops: Vec<_> =
-                    self.fields.iter().copied().map(PipelineOp::GetPointerField).collect();
-                at(pipeline, &ops)
-            }
+            Sent::Made(pipeline) => at(pipeline, &self.ops),
             Sent::Refused(error) => return Promise::err(error.clone()),
             Sent::Held => return Promise::err(dropped()),
         };
         let answer = reference.call(interface, method, params, results);
-        Promise::from_future(caller.until_left(answer).map(|outcome| outcome))
+        Promise::from_future(caller.until_left(answer))
     }
 }

@@ -7,10 +7,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use capnp::capability::get_resolved_cap;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use stubborn::clock::Clock;
-use stubborn::demo_capnp::probe;
+use stubborn::demo_capnp::{listener, probe};
 use stubborn::stubborn_capnp::stub;
 use stubborn::{
     AlarmInfo, Body, BodyWriter, DurableObject, Env, List, Request, Response, Result, State,
@@ -35,6 +36,7 @@ struct Inner {
     flags: watch::Sender<Vec<String>>,
     writer: RefCell<Option<BodyWriter>>,
     told: RefCell<Vec<LocalBoxFuture<'static, Result<Response>>>>,
+    kept: RefCell<Option<listener::Client>>,
 }
 
 impl DurableObject for Keeper {
@@ -45,8 +47,8 @@ impl DurableObject for Keeper {
             return Err("the constructor failed as asked".into());
         }
         let (heard, flags) = (RefCell::default(), watch::Sender::new(Vec::new()));
-        let (writer, told) = Default::default();
-        Ok(Self(Rc::new(Inner { state, env, heard, flags, writer, told })))
+        let (writer, told, kept) = Default::default();
+        Ok(Self(Rc::new(Inner { state, env, heard, flags, writer, told, kept })))
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
@@ -103,6 +105,10 @@ impl Keeper {
 
     fn stub(&self, name: &str) -> Result<Stub> {
         Ok(self.0.env.namespace(KEEPER)?.stub(&Target::Name(name.to_owned())))
+    }
+
+    fn kept(&self) -> Result<listener::Client> {
+        self.0.kept.borrow().clone().ok_or_else(|| "it was given no reference".into())
     }
 
     /// Runs the steps of `path`, and returns what they said.
@@ -231,6 +237,18 @@ impl Keeper {
                 call.get().set_n(two.parse().unwrap());
                 call.send().promise.await?;
             }
+            // Hands on the reference that it was given.
+            "give" => {
+                let typed: probe::Client = self.stub(one)?.cast();
+                let mut call = typed.notify_request();
+                call.get().set_listener(self.kept()?);
+                call.send().promise.await?;
+            }
+            "call-kept" => {
+                let mut call = self.kept()?.heard_request();
+                call.get().set_n(one.parse().unwrap());
+                call.send().promise.await?;
+            }
             "chunk" => {
                 let mut writer = self.0.writer.take().expect("the answer is streamed");
                 writer.write(Bytes::from(one.to_owned())).await?;
@@ -274,12 +292,18 @@ impl probe::Server for Keeper {
         Ok(())
     }
 
-    /// Writes, hands out the reference before it returns, and returns when `go` is open.
+    /// Without a reference, returns one of its own. With one: writes, hands it out before it returns, and returns when
+    /// `go` is open.
     async fn echo(
         self: Rc<Self>,
         params: probe::EchoParams,
         mut results: probe::EchoResults,
     ) -> Result<(), capnp::Error> {
+        if !params.get()?.has_listener() {
+            let voice = Voice(Keeper::clone(&self));
+            results.get().set_listener(self.0.state.capability(voice));
+            return Ok(());
+        }
         self.storage().put("k", "1")?;
         results.get().set_listener(params.get()?.get_listener()?);
         results.set_pipeline()?;
@@ -287,14 +311,22 @@ impl probe::Server for Keeper {
         Ok(())
     }
 
-    /// Writes, and calls back.
+    /// Keeps the reference, where the count is 0. Writes, and calls back; with count 6, what the reference has resolved
+    /// to.
     async fn notify(
         self: Rc<Self>,
         params: probe::NotifyParams,
         _results: probe::NotifyResults,
     ) -> Result<(), capnp::Error> {
-        let listener = params.get()?.get_listener()?;
+        let mut listener = params.get()?.get_listener()?;
+        if params.get()?.get_count() == 0 {
+            *self.0.kept.borrow_mut() = Some(listener);
+            return Ok(());
+        }
         self.storage().put("k", "1")?;
+        if params.get()?.get_count() == 6 {
+            listener = get_resolved_cap(listener).await;
+        }
         let mut call = listener.heard_request();
         call.get().set_n(params.get()?.get_count().into());
         call.send().promise.await?;
@@ -313,5 +345,21 @@ impl probe::Server for Keeper {
     ) -> Result<(), capnp::Error> {
         self.storage().put("k", "1")?;
         Err(capnp::Error::failed(params.get()?.get_message()?.to_string()?))
+    }
+}
+
+/// A capability of a keeper's own: does what is stored as the script of the number that it hears.
+struct Voice(Keeper);
+
+impl listener::Server for Voice {
+    async fn heard(
+        self: Rc<Self>,
+        params: listener::HeardParams,
+        _results: listener::HeardResults,
+    ) -> Result<(), capnp::Error> {
+        let n = params.get()?.get_n();
+        let script = self.0.storage().get::<String>(&format!("script/{n}"))?;
+        self.0.run(script.unwrap_or_default()).await?;
+        Ok(())
     }
 }
