@@ -250,8 +250,24 @@ fn every_way_of_writing_leaves_pages_that_are_right() {
             for k in 100..400_i64 {
                 connection.execute("INSERT INTO t VALUES (?1, ?2)", (k, value(k))).unwrap();
             }
-            connection.execute_batch("UPDATE t SET v = v || v; ROLLBACK").unwrap();
+            connection.execute_batch("UPDATE t SET v = CAST(v || v AS BLOB); ROLLBACK").unwrap();
         }
+        assert_eq!(rows(&connection).unwrap(), truth, "{mode}");
+        // The same, kept and taken back later; some of it is taken back at once.
+        connection.execute_batch("BEGIN").unwrap();
+        for k in 100..400_i64 {
+            connection.execute("INSERT INTO t VALUES (?1, ?2)", (k, value(k))).unwrap();
+            if k % 60 == 0 && mode != "off" {
+                let sql = "SAVEPOINT s; UPDATE t SET v = CAST(v || x'07' AS BLOB); DELETE FROM t WHERE k > 90; ROLLBACK TO s; RELEASE s";
+                connection.execute_batch(sql).unwrap();
+            }
+        }
+        connection
+            .execute_batch("UPDATE t SET v = CAST(v || x'01' AS BLOB) WHERE k > 90; COMMIT")
+            .unwrap();
+        assert!(rows(&connection).unwrap().len() > 300);
+        assert_eq!(rows(&open(&path)).unwrap(), rows(&connection).unwrap());
+        connection.execute_batch("DELETE FROM t WHERE k > 90").unwrap();
         assert_eq!(rows(&connection).unwrap(), truth, "{mode}");
         connection.execute_batch("VACUUM").unwrap();
         connection.close().unwrap();
@@ -326,6 +342,50 @@ fn pages_that_a_crash_has_torn_come_from_the_log() {
     connection.close().unwrap();
     assert!(!folder.file("db-wal").exists());
     assert_eq!(rows(&open(&path)).unwrap(), truth);
+}
+
+/// What is read from a log, and what a log brings into its file.
+#[test]
+fn a_flip_in_a_log_is_noticed_or_does_not_matter() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let log = folder.file("db-wal");
+    let writer = new(&path, ID, "wal");
+    writer.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA wal_autocheckpoint = 0").unwrap();
+    let truth = fill(&writer);
+    let (whole, before) = (fs::read(&log).unwrap(), fs::read(&path).unwrap());
+    let (mut noticed, mut not) = (0, 0);
+    for offset in (32..whole.len()).step_by(97) {
+        let mut spoiled = whole.clone();
+        spoiled[offset] ^= 1 << (offset % 8);
+        fs::write(&log, &spoiled).unwrap();
+        let reader = open(&path);
+        let what = format!("byte {offset} of the log");
+        match rows(&reader) {
+            Ok(rows) => {
+                assert!(rows == truth, "{what}: the rows are others");
+                not += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.sqlite_error().unwrap().extended_code, ffi::SQLITE_IOERR_DATA);
+                let damage = take_damage().unwrap();
+                let near = damage.offset.abs_diff(offset as u64) <= 2 * PAGE as u64;
+                assert!(near && damage.file == log.to_str().unwrap(), "{what}: {damage:?}");
+                noticed += 1;
+            }
+        }
+    }
+    assert!(noticed > 20 && not > 20, "{noticed} noticed, {not} not");
+    // None of it gets into the file.
+    let mut spoiled = whole.clone();
+    spoiled[whole.len() - PAGE / 2] ^= 1;
+    fs::write(&log, &spoiled).unwrap();
+    assert!(writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).is_err());
+    assert_eq!(take_damage().unwrap().offset, (whole.len() - PAGE) as u64);
+    fs::write(&log, &whole).unwrap();
+    writer.close().unwrap();
+    assert_eq!(rows(&open(&path)).unwrap(), truth);
+    assert!(fs::read(&path).unwrap() != before);
 }
 
 #[test]

@@ -14,12 +14,10 @@ use crate::error::Error;
 pub(super) fn of_sqlite(file: &Path, error: &rusqlite::Error) -> Error {
     let name = file.display();
     if is_of_a_page(error) {
-        let Some(page) = page(error) else {
-            return damaged(file, "a page does not match its checksum");
+        return match page(error) {
+            Some(page) => damaged(file_of(&page, file), &page),
+            None => damaged(file, "a page does not match its checksum"),
         };
-        // Two files are at work where one is copied: SQLite does not say which of them it is about.
-        let other = Some(Path::new(&page.file)).filter(|one| one.file_name() != file.file_name());
-        return damaged(other.unwrap_or(file), &page);
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::failed(format!(
@@ -55,6 +53,12 @@ pub(super) fn of_sqlite(file: &Path, error: &rusqlite::Error) -> Error {
 /// Returns which page it was, where one is not as it was written. Ask once, on the thread that read it.
 pub(super) fn page(error: &rusqlite::Error) -> Option<Damage> {
     take_damage().filter(|_| is_of_a_page(error))
+}
+
+/// Returns which file a page is of: `file` itself, or its log; where it is copied, it may be the copy as well.
+pub(super) fn file_of<'a>(page: &'a Damage, file: &'a Path) -> &'a Path {
+    let found = Path::new(&page.file);
+    if found.file_name() == file.file_name() { file } else { found }
 }
 
 fn is_of_a_page(error: &rusqlite::Error) -> bool {

@@ -128,11 +128,17 @@ fn rows(
 
 /// Returns what it means that something could not be read.
 fn failed(path: &Path, error: &rusqlite::Error) -> Damage {
-    let (offset, what) = match fault::page(error) {
-        Some(page) => (Some(page.offset), page.to_string()),
-        None => (None, fault::of_sqlite(path, error).message),
-    };
-    Damage { file: path.to_owned(), offset, what }
+    match fault::page(error) {
+        Some(page) => Damage {
+            file: fault::file_of(&page, path).to_owned(),
+            offset: Some(page.offset),
+            what: page.to_string(),
+        },
+        None => {
+            let what = fault::of_sqlite(path, error).message;
+            Damage { file: path.to_owned(), offset: None, what }
+        }
+    }
 }
 
 /// Returns whether a key is one that could have been written.

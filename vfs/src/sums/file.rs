@@ -1,4 +1,4 @@
-//! What SQLite calls on an open database whose pages may carry checksums.
+//! What SQLite calls on an open database whose pages may carry checksums, and what is the same for its log.
 //!
 //! **Invariant:** a handle of these methods has an open file of the default file system right behind it, until
 //! it is closed.
@@ -9,6 +9,7 @@ use std::{ptr, slice};
 use libsqlite3_sys as ffi;
 
 use super::damage::{self, Damage, Wrong};
+use super::log::{self, Log};
 use super::page::{self, HEAD_BYTES, Kind};
 
 /// What SQLite allocates for a database, before what the default file system wants for its own.
@@ -18,6 +19,7 @@ pub(super) struct Handle {
     /// SQLite's, which lives as long as the file does; null for a file without one.
     name: *const c_char,
     kind: Kind,
+    pub(super) log: Log,
 }
 
 /// Returns where the default file system has its part of a handle.
@@ -30,15 +32,25 @@ pub(super) unsafe fn behind(handle: *mut ffi::sqlite3_file) -> *mut ffi::sqlite3
     unsafe { handle.cast::<Handle>().add(1).cast() }
 }
 
-/// Makes a handle of a file that the default file system has opened behind it.
+/// Makes a handle of a log that the default file system has opened behind it.
+///
+/// # Safety
+/// As for [`place`].
+pub(super) unsafe fn place_log(handle: *mut ffi::sqlite3_file, name: *const c_char) {
+    let base = ffi::sqlite3_file { pMethods: &raw const LOG_METHODS };
+    // SAFETY: as the caller says.
+    unsafe { ptr::write(handle.cast(), Handle { base, name, kind: Kind::Plain, log: Log::NEW }) };
+}
+
+/// Makes a handle of a database that the default file system has opened behind it.
 ///
 /// # Safety
 /// `handle` has room for a [`Handle`], behind it is an open file, and `name` is SQLite's or null.
 pub(super) unsafe fn place(handle: *mut ffi::sqlite3_file, name: *const c_char) -> c_int {
-    let base = ffi::sqlite3_file { pMethods: &raw const METHODS };
+    let base = ffi::sqlite3_file { pMethods: &TABLE };
     // SAFETY: as the caller says.
     unsafe {
-        ptr::write(handle.cast(), Handle { base, name, kind: Kind::Empty });
+        ptr::write(handle.cast(), Handle { base, name, kind: Kind::Empty, log: Log::NEW });
         match kind_of(handle) {
             Ok(kind) => (*handle.cast::<Handle>()).kind = kind,
             Err(code) => {
@@ -50,8 +62,10 @@ pub(super) unsafe fn place(handle: *mut ffi::sqlite3_file, name: *const c_char) 
     ffi::SQLITE_OK
 }
 
+static TABLE: ffi::sqlite3_io_methods = METHODS;
+
 /// There is no mapping of files, which would hand out pages that nobody has looked at.
-static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
+const METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     iVersion: 2,
     xClose: Some(close),
     xRead: Some(read),
@@ -73,10 +87,20 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xUnfetch: None,
 };
 
+/// Nobody asks a log for shared memory.
+static LOG_METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
+    iVersion: 1,
+    xRead: Some(log::read),
+    xWrite: Some(log::write),
+    xFileControl: Some(raw_control),
+    xDeviceCharacteristics: Some(raw_characteristics),
+    ..METHODS
+};
+
 /// Makes a method that is the default file system's.
 macro_rules! forward {
     ($name:ident, $method:ident($($argument:ident: $type:ty),*) -> $result:ty, $missing:expr) => {
-        unsafe extern "C" fn $name(
+        pub(super) unsafe extern "C" fn $name(
             handle: *mut ffi::sqlite3_file $(, $argument: $type)*
         ) -> $result {
             // SAFETY: SQLite passes an open handle of these methods, so there is an open file behind it, and
@@ -322,7 +346,7 @@ const NEIGHBOURS: usize = 8;
 ///
 /// # Safety
 /// `handle` is open.
-unsafe fn name(handle: *mut ffi::sqlite3_file) -> String {
+pub(super) unsafe fn name(handle: *mut ffi::sqlite3_file) -> String {
     // SAFETY: as the caller says; the name ends with a zero byte and lives as long as the file.
     unsafe {
         let name = (*handle.cast::<Handle>()).name;

@@ -1,9 +1,10 @@
 //! SQLite's own files, each page with a checksum: what a disk gives back is what was written, or an error.
 //!
 //! Open connections that name [`file_system`]. It is the default file system of the process, in between: names,
-//! locks, shared memory and logs are the default's. Only the pages of databases are looked at: one that is
-//! written gets the id of its file and a checksum in its last [`RESERVED_BYTES`]; one that is read without them
-//! fails with `SQLITE_IOERR_DATA`, and [`take_damage`] tells which it was.
+//! locks and shared memory are the default's. Only pages are looked at: one that is written into a database gets the
+//! id of its file and a checksum in its last [`RESERVED_BYTES`]; one that is read without them fails with
+//! `SQLITE_IOERR_DATA`, and [`take_damage`] tells which it was. One that is read from a write-ahead log is compared
+//! with the checksum that SQLite gave it there.
 //!
 //! A file has checksums from its first page on, or never. For one that has none yet, reserve the bytes
 //! (`SQLITE_FCNTL_RESERVE_BYTES`) and say `PRAGMA page_sums = '0123456789abcdef'`, its id, before the first
@@ -21,6 +22,7 @@
 mod damage;
 mod file;
 mod hash;
+mod log;
 mod page;
 mod system;
 

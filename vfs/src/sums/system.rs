@@ -1,6 +1,6 @@
 //! What SQLite calls on the file system whose databases may carry checksums.
 //!
-//! **Invariant:** whatever is not a database is the default file system's, and nothing of ours.
+//! **Invariant:** whatever is neither a database nor a log is the default file system's, and nothing of ours.
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr;
@@ -66,7 +66,8 @@ unsafe extern "C" fn open(
     unsafe {
         let default = (*vfs).pAppData.cast::<ffi::sqlite3_vfs>();
         let Some(call) = (*default).xOpen else { return ffi::SQLITE_CANTOPEN };
-        if flags & ffi::SQLITE_OPEN_MAIN_DB == 0 {
+        let is_log = flags & ffi::SQLITE_OPEN_WAL != 0;
+        if flags & ffi::SQLITE_OPEN_MAIN_DB == 0 && !is_log {
             return call(default, name, handle, flags, flags_out);
         }
         let file = file::behind(handle);
@@ -81,6 +82,10 @@ unsafe extern "C" fn open(
         if code != ffi::SQLITE_OK || (*methods).iVersion < 2 {
             (*methods).xClose.map(|close| close(file));
             return if code == ffi::SQLITE_OK { ffi::SQLITE_CANTOPEN } else { code };
+        }
+        if is_log {
+            file::place_log(handle, name);
+            return ffi::SQLITE_OK;
         }
         file::place(handle, name)
     }

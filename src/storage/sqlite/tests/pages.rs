@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::storage::engine::Order;
+use crate::storage::engine::{Engine as _, Order};
 use crate::storage::row::{Key, KeyRange, Table};
 use crate::storage::sqlite::{ReadOnly, Sqlite, backup, restore, verify};
 use crate::storage::suite::arbitrary::object;
@@ -114,6 +114,41 @@ fn a_copy_has_checksums_and_none_is_made_of_a_spoiled_page() {
     }
 }
 
+/// A power cut tears what is written at that moment; where that is the file, the log has it all.
+#[test]
+fn pages_that_a_crash_has_torn_come_from_the_log() {
+    let world = World::new(Kind::Disk(1));
+    let thread = world.thread();
+    let session = world.session(1, object(0));
+    for number in 0..200 {
+        thread.submit(&session, vec![put(key(0, number), vec![number as u8; 900])]);
+    }
+    all_durable(&thread.finish());
+    let copy = world.scratch.as_ref().unwrap().copy();
+    let log = fs::read(copy.path().join("store-00.db-wal")).unwrap();
+    let mut bytes = fs::read(file(copy.path())).unwrap();
+    let mut torn = 0;
+    for frame in log[32..].chunks_exact(PAGE + 24) {
+        let number = u32::from_be_bytes(*frame.first_chunk().unwrap()) as usize;
+        bytes.resize(bytes.len().max(number * PAGE), 0);
+        // Some of its sectors were written.
+        for sector in (0..16).filter(|sector| sector * 7 % 5 < 3) {
+            let from = sector * 512;
+            let to = (number - 1) * PAGE + from;
+            bytes[to..to + 512].copy_from_slice(&frame[24 + from..][..512]);
+        }
+        torn += 1;
+    }
+    assert!(torn > 20, "{torn}");
+    fs::write(file(copy.path()), bytes).unwrap();
+    let engine = Sqlite::open(copy.path()).unwrap();
+    let store = engine.store(std::sync::Arc::new(|| {})).unwrap();
+    assert_eq!(all(&*store), Ok(200));
+    drop(store);
+    engine.close();
+    assert_eq!(verify(copy.path()), Ok(Vec::new()));
+}
+
 /// Two files of a store differ in the pages that they have at one place, however alike these are.
 #[test]
 fn a_page_of_another_file_is_not_taken_for_ones_own() {
@@ -130,6 +165,28 @@ fn a_page_of_another_file_is_not_taken_for_ones_own() {
     let damage = verify(scratch.path()).unwrap();
     let offset = Some((page * PAGE) as u64);
     assert!(damage.iter().any(|one| one.offset == offset), "{damage:?}");
+}
+
+#[test]
+fn a_spoiled_log_is_named_and_stays_out_of_the_file() {
+    let world = World::new(Kind::Disk(1));
+    let thread = world.thread();
+    let session = world.session(1, object(0));
+    thread.submit(&session, vec![put(key(0, 1), vec![5; 900])]);
+    all_durable(&thread.finish());
+    // Its locks are on the file, so the log can be opened and closed.
+    let log = world.scratch.as_ref().unwrap().path().join("store-00.db-wal");
+    let whole = fs::read(&log).unwrap();
+    let frame = PAGE + 24;
+    let offset = 32 + (whole.len() - 32) / frame * frame - PAGE;
+    let mut spoiled = whole.clone();
+    spoiled[offset + PAGE - 100] ^= 1;
+    fs::write(&log, &spoiled).unwrap();
+    let error = world.thread().store.get(&key(0, 1)).unwrap_err().message;
+    let page = format!("the page at offset {offset} does not match its checksum");
+    assert!(error.contains("store-00.db-wal is damaged") && error.contains(&page), "{error}");
+    fs::write(&log, &whole).unwrap();
+    assert_eq!(world.thread().get(&key(0, 1)).unwrap(), vec![5; 900]);
 }
 
 /// Files from before there were checksums.
