@@ -5,10 +5,12 @@
 //! **Invariant:** no panic unwinds into SQLite: the call fails with an I/O error, and every later call on that
 //! file does too.
 //! **Invariant:** a [`File`] is entered by one call at a time.
-//! **Invariant:** there is no shared memory, and a write-ahead log can't be opened: a database in WAL mode is
-//! refused.
+//! **Invariant:** in a [`Vfs`] there is no shared memory, and a write-ahead log can't be opened: a database in WAL
+//! mode is refused.
 //!
-//! What is unsafe here stands in `calls` and `file`; who uses this crate needs none of it.
+//! [`sums`] is another file system, ready for use: SQLite's own, with a checksum in each page.
+//!
+//! What is unsafe here stands in `calls`, `file` and `sums`; who uses this crate needs none of it.
 //!
 //! ```
 //! use stubborn_vfs::{Code, File, Open, Vfs, register};
@@ -34,6 +36,7 @@
 mod calls;
 mod code;
 mod file;
+pub mod sums;
 
 use std::ffi::{CString, c_int};
 use std::fmt;
@@ -197,6 +200,14 @@ pub enum Lock {
 /// # Errors
 /// Where the name has a zero byte or is taken, or SQLite refuses.
 pub fn register<V: Vfs>(name: &str, vfs: V) -> Result<(), RegisterError> {
+    install(name, |name, default| calls::table(name, default, vfs))
+}
+
+/// Registers the table that `make` returns, given its name and the table of SQLite's default.
+fn install(
+    name: &str,
+    make: impl FnOnce(CString, *mut ffi::sqlite3_vfs) -> ffi::sqlite3_vfs,
+) -> Result<(), RegisterError> {
     static REGISTERING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
     let name = CString::new(name).map_err(|_| RegisterError::Name)?;
@@ -209,7 +220,7 @@ pub fn register<V: Vfs>(name: &str, vfs: V) -> Result<(), RegisterError> {
     if default.is_null() {
         return Err(RegisterError::Sqlite(Code::IOERR));
     }
-    let leaked = Box::leak(Box::new(calls::table(name, default, vfs)));
+    let leaked = Box::leak(Box::new(make(name, default)));
     // SAFETY: the table, its name and its data live for good, and its functions keep SQLite's contract.
     match unsafe { ffi::sqlite3_vfs_register(leaked, NOT_DEFAULT) } {
         ffi::SQLITE_OK => Ok(()),

@@ -75,7 +75,7 @@ fn copy_file(
     before: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<u64> {
-    let mut target = file::open_copy(part)?;
+    let mut target = file::open_copy(part, connection)?;
     let copied = {
         let backup = Backup::new(connection, &mut target).about(path)?;
         loop {

@@ -5,13 +5,20 @@
 use std::io;
 use std::path::Path;
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
+use stubborn_vfs::sums::{Damage, take_damage};
 
 use crate::error::Error;
 
 /// Returns what `error` means for a file of a store.
 pub(super) fn of_sqlite(file: &Path, error: &rusqlite::Error) -> Error {
     let name = file.display();
+    if is_of_a_page(error) {
+        return match page(error) {
+            Some(page) => damaged(file_of(&page, file), &page),
+            None => damaged(file, "a page does not match its checksum"),
+        };
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::failed(format!(
             "the disk is full: {name} can't grow; free space there, then try again"
@@ -21,7 +28,12 @@ pub(super) fn of_sqlite(file: &Path, error: &rusqlite::Error) -> Error {
             "I/O error on {name} ({error}); check the disk and the kernel's log, then try again"
         ))
         .with_retryable(true),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(file, error),
+        Some(ErrorCode::DatabaseCorrupt) => match file.metadata() {
+            // It has less pages than it says that it has, or SQLite has no words for what is wrong.
+            Ok(found) => damaged(file, format_args!("{error} (it ends at offset {})", found.len())),
+            Err(_) => damaged(file, error),
+        },
+        Some(ErrorCode::NotADatabase) => damaged(file, format_args!("{error} (offset 0)")),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::failed(format!(
             "{name} is locked by another program; try again when that is done"
         ))
@@ -38,12 +50,29 @@ pub(super) fn of_sqlite(file: &Path, error: &rusqlite::Error) -> Error {
     }
 }
 
-/// Returns whether a transaction failed for what one of its batches is, and not for the state of the file.
+/// Returns which page it was, where one is not as it was written. Ask once, on the thread that read it.
+pub(super) fn page(error: &rusqlite::Error) -> Option<Damage> {
+    take_damage().filter(|_| is_of_a_page(error))
+}
+
+/// Returns which file a page is of: `file` itself, or its log; where it is copied, it may be the copy as well.
+pub(super) fn file_of<'a>(page: &'a Damage, file: &'a Path) -> &'a Path {
+    let found = Path::new(&page.file);
+    if found.file_name() == file.file_name() { file } else { found }
+}
+
+fn is_of_a_page(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_DATA)
+}
+
+/// Returns whether a transaction failed for what one of its batches is, or for the pages that it needs, and not for
+/// the state of the whole file.
 pub(super) fn is_of_a_statement(error: &rusqlite::Error) -> bool {
     use ErrorCode::{
         ApiMisuse, ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch, Unknown,
     };
     match error.sqlite_error_code() {
+        _ if is_of_a_page(error) => true,
         Some(code) => matches!(
             code,
             TooBig | ConstraintViolation | TypeMismatch | ApiMisuse | ParameterOutOfRange | Unknown

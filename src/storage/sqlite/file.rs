@@ -1,6 +1,7 @@
 //! One file of a store: how it is made, how it is looked at before SQLite sees it, and how it is opened.
 //!
 //! **Invariant:** a file that is not whole, not ours or newer than this code is an error that names it.
+//! **Invariant:** all connections to a file go through the file system that checks its pages.
 //! **Invariant:** nothing here reads a file past SQLite while a connection of this process has it open: closing
 //! it would take away the locks of that connection.
 
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, FileControl, OpenFlags};
+use stubborn_vfs::sums;
 
 use super::fault::{self, Context as _, of_io};
 use super::meta::{self, APPLICATION_ID, FORMAT, Meta};
@@ -23,6 +25,7 @@ pub(super) const PAGE_BYTES: u32 = 8192;
 /// Makes the tables of a new file, which exists and is empty.
 pub(super) fn create(path: &Path, meta: &Meta) -> Result<()> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    carry(&connection, path, &meta.page_id())?;
     let mut sql = format!(
         "PRAGMA page_size = {PAGE_BYTES};
          PRAGMA application_id = {APPLICATION_ID};
@@ -45,6 +48,14 @@ pub(super) fn create(path: &Path, meta: &Meta) -> Result<()> {
     }
     connection.execute_batch("COMMIT").about(path)?;
     close(connection, path)
+}
+
+/// Has the pages of a new file carry checksums, with an id that tells them from those of other files.
+fn carry(connection: &Connection, path: &Path, id: &str) -> Result<()> {
+    let mut bytes = sums::RESERVED_BYTES;
+    let reserve = FileControl::ReserveBytes(&mut bytes);
+    connection.file_control(None::<&str>, reserve).about(path)?;
+    connection.execute_batch(&format!("PRAGMA page_sums = '{id}'")).about(path)
 }
 
 /// Looks at the head of a file that no connection of this process has open.
@@ -81,6 +92,11 @@ fn check_head(path: &Path, head: &[u8; HEAD_BYTES]) -> Result<()> {
             path,
             format_args!("its pages have {page_bytes} bytes, says offset 16, and not {PAGE_BYTES}"),
         ));
+    }
+    let reserved = head.get(20).copied().unwrap_or_default();
+    if ![0, sums::RESERVED_BYTES].contains(&i32::from(reserved)) {
+        let what = format_args!("its pages keep {reserved} bytes for checksums, says offset 20");
+        return Err(fault::damaged(path, what));
     }
     Ok(())
 }
@@ -156,8 +172,16 @@ pub(super) fn open_backup(path: &Path) -> Result<Connection> {
 }
 
 /// Opens a new file that a store's file is copied into. Who copies syncs it, once.
-pub(super) fn open_copy(path: &Path) -> Result<Connection> {
+///
+/// Its pages carry checksums where those of the other one do.
+pub(super) fn open_copy(path: &Path, of: &Connection) -> Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let kind: String = pragma(of, path, "page_sums")?;
+    if kind == "plain" {
+        connection.execute_batch("PRAGMA page_sums = plain").about(path)?;
+    } else {
+        carry(&connection, path, &kind)?;
+    }
     let sql = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;";
     connection.execute_batch(sql).about(path)?;
     Ok(connection)
@@ -234,7 +258,8 @@ fn pragma<T: rusqlite::types::FromSql>(
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).about(path)?;
+    let system = sums::file_system().map_err(|error| Error::failed(error.to_string()))?;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, system).about(path)?;
     connection.busy_timeout(BUSY_TIMEOUT).about(path)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     let sql = "PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;";

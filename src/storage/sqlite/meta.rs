@@ -40,6 +40,13 @@ impl Meta {
         ]
     }
 
+    /// Returns what tells the pages of this file from those of all others: 16 hexadecimal digits.
+    pub fn page_id(&self) -> String {
+        let [.., a, b, c, d, e, f, g, h] = self.store;
+        let store = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        format!("{:016x}", store ^ u64::from(self.index))
+    }
+
     /// Reads it from a file that is open.
     pub fn read(connection: &Connection, file: &Path) -> Result<Self> {
         let mut statement = connection.prepare("SELECT key, value FROM meta").about(file)?;

@@ -50,15 +50,24 @@ fn pages(connection: &Connection, path: &Path) -> Vec<Damage> {
         let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
         lines.collect::<rusqlite::Result<Vec<_>>>()
     };
-    let lines = read().unwrap_or_else(|error| vec![error.to_string()]);
+    let lines = match read() {
+        Ok(lines) => lines,
+        Err(error) => return vec![failed(path, &error)],
+    };
     let lines = lines.iter().flat_map(|line| line.lines());
     let bad = lines.filter(|line| *line != "ok" && !line.starts_with("***"));
     let damage = |line: &str| {
         let page = page_of(line).and_then(|page| page.checked_sub(1));
         let offset = page.map(|page| page * u64::from(PAGE_BYTES));
-        Damage { file: path.to_owned(), offset, what: line.to_owned() }
+        Damage { file: path.to_owned(), offset, what: said(line) }
     };
     bad.map(damage).collect()
+}
+
+/// Puts a line of SQLite's report into words, where it has but a number.
+fn said(line: &str) -> String {
+    let code = format!("error code={}", rusqlite::ffi::SQLITE_IOERR_DATA);
+    line.replace(&code, "it does not match its checksum")
 }
 
 /// Returns the page that a line of SQLite's report is about.
@@ -83,14 +92,14 @@ fn rows(
         }
         !full
     };
-    let mut read = || -> Result<()> {
+    let mut read = || -> rusqlite::Result<()> {
         let sql = format!("SELECT key, value, sum FROM \"{}\" ORDER BY key", table.name());
-        let mut statement = connection.prepare(&sql).about(path)?;
-        let mut rows = statement.query([]).about(path)?;
+        let mut statement = connection.prepare(&sql)?;
+        let mut rows = statement.query([])?;
         let mut last: Option<Vec<u8>> = None;
-        while let Some(row) = rows.next().about(path)? {
-            let read = || Ok((row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?, row.get(2)?));
-            let (bytes, value, sum): (&[u8], &[u8], i64) = read().about(path)?;
+        while let Some(row) = rows.next()? {
+            let (bytes, value) = (row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?);
+            let sum: i64 = row.get(2)?;
             let key = Key::from_stored(table, bytes);
             let in_order = last.as_deref().is_none_or(|last| last < bytes);
             last = Some(bytes.to_vec());
@@ -112,9 +121,24 @@ fn rows(
         Ok(())
     };
     if let Err(error) = read() {
-        note(error.message);
+        found.push(failed(path, &error));
     }
     found
+}
+
+/// Returns what it means that something could not be read.
+fn failed(path: &Path, error: &rusqlite::Error) -> Damage {
+    match fault::page(error) {
+        Some(page) => Damage {
+            file: fault::file_of(&page, path).to_owned(),
+            offset: Some(page.offset),
+            what: page.to_string(),
+        },
+        None => {
+            let what = fault::of_sqlite(path, error).message;
+            Damage { file: path.to_owned(), offset: None, what }
+        }
+    }
 }
 
 /// Returns whether a key is one that could have been written.
@@ -146,8 +170,8 @@ pub(super) fn quick(connection: &Connection, path: &Path) -> Result<()> {
     Err(match offset {
         Some(page) => {
             let offset = page * u64::from(PAGE_BYTES);
-            fault::damaged(path, format_args!("{line} (offset {offset})"))
+            fault::damaged(path, format_args!("{} (offset {offset})", said(&line)))
         }
-        None => fault::damaged(path, line),
+        None => fault::damaged(path, said(&line)),
     })
 }

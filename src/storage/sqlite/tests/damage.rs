@@ -10,7 +10,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::entropy::Entropy;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::storage::engine::{Engine as _, Order, Store};
 use crate::storage::row::{Key, KeyRange, ObjectKey, Table};
 use crate::storage::sqlite::meta::Meta;
@@ -71,34 +71,22 @@ fn read_all(store: &dyn Store, rows: &Rows) -> Result<Vec<Rows>> {
 struct Seen {
     errors: usize,
     right: usize,
-    /// Rows were not found, which only `verify` tells.
-    missing: usize,
 }
 
 impl Seen {
-    fn check(&mut self, what: &str, directory: &Path, rows: &Rows, answers: Result<Vec<Rows>>) {
-        let names_file = |error: &Error| error.message.contains("store-00.db");
-        let answers = match answers {
+    fn check(&mut self, what: &str, rows: &Rows, answers: Result<Vec<Rows>>) {
+        match answers {
             Err(error) => {
-                assert!(names_file(&error), "{what}: {error}");
+                let message = error.message;
+                let names = message.contains("store-00.db") && message.contains("offset");
+                // Who wrote the file can't be told from what a flip made of the number of its format.
+                assert!(names || message.contains("newer version"), "{what}: {message}");
                 self.errors += 1;
-                return;
             }
-            Ok(answers) => answers,
-        };
-        for found in &answers {
-            for (key, value) in found {
-                assert_eq!(Some(value), rows.get(key), "{what}: {key:?} has another value");
+            Ok(answers) => {
+                assert!(answers.iter().all(|found| found == rows), "{what}: the rows are others");
+                self.right += 1;
             }
-        }
-        if answers.iter().all(|found| found == rows) {
-            self.right += 1;
-            return;
-        }
-        self.missing += 1;
-        match verify(directory) {
-            Ok(damage) => assert!(!damage.is_empty(), "{what}: rows are missing, unnoticed"),
-            Err(error) => assert!(names_file(&error), "{what}: {error}"),
         }
     }
 }
@@ -113,7 +101,7 @@ fn serve(directory: &Path, rows: &Rows) -> Result<Vec<Rows>> {
 }
 
 #[test]
-fn a_flipped_byte_is_an_error_or_does_not_matter() {
+fn a_flipped_byte_is_an_error_that_says_where_or_does_not_matter() {
     let (scratch, rows) = store();
     let file = scratch.path().join("store-00.db");
     let whole = fs::read(&file).unwrap();
@@ -129,15 +117,15 @@ fn a_flipped_byte_is_an_error_or_does_not_matter() {
         let mut damaged = whole.clone();
         damaged[offset] ^= u8::try_from(1 + random % 255).unwrap();
         fs::write(&file, &damaged).unwrap();
-        let what = format!("byte {offset} of {}", whole.len());
+        let what = format!("{round}: byte {offset} of {}", whole.len());
         let answers =
             if round % 4 == 0 { serve(scratch.path(), &rows) } else { look(scratch.path(), &rows) };
-        seen.check(&what, scratch.path(), &rows, answers);
+        seen.check(&what, &rows, answers);
         fs::remove_dir_all(scratch.path()).unwrap();
         fs::create_dir(scratch.path()).unwrap();
     }
     eprintln!("{seen:?}");
-    assert!(seen.errors > 10 && seen.right > 10, "{seen:?}");
+    assert!(seen.errors > 100, "{seen:?}");
 }
 
 #[test]
@@ -149,7 +137,7 @@ fn a_file_that_was_cut_short_is_noticed_when_it_is_opened() {
         fs::write(&file, &whole[..length]).unwrap();
         let error = serve(scratch.path(), &rows).expect_err("it is noticed").message;
         assert!(error.contains("store-00.db is damaged"), "{length}: {error}");
-        assert!(error.contains("offset") || length >= 8192, "{length}: {error}");
+        assert!(error.contains("offset"), "{length}: {error}");
     }
     fs::write(&file, &whole).unwrap();
     assert!(serve(scratch.path(), &rows).is_ok());
@@ -162,13 +150,15 @@ fn the_full_check_says_where() {
     let file = scratch.path().join("store-00.db");
     let mut bytes = fs::read(&file).unwrap();
     let pages = bytes.len() / 8192;
-    // A page in the middle of the file is not one any more.
+    // A byte in the middle of a page that holds rows.
     let page = (2..pages).find(|page| [2, 10].contains(&bytes[page * 8192])).unwrap();
-    bytes[page * 8192..][..8].fill(0xee);
+    bytes[page * 8192 + 4000] ^= 1;
     fs::write(&file, bytes).unwrap();
     let damage = verify(scratch.path()).unwrap();
     let offset = u64::try_from(page * 8192).unwrap();
-    assert!(damage.iter().any(|one| one.offset == Some(offset)), "{offset}: {damage:?}");
+    let named = damage.iter().find(|one| one.offset == Some(offset));
+    let named = named.unwrap_or_else(|| panic!("{offset}: {damage:?}"));
+    assert!(named.what.contains("does not match its checksum"), "{damage:?}");
     assert!(damage.iter().all(|one| one.file == file));
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::storage::engine::Engine as _;
 use crate::storage::row::VIRTUAL_SHARDS;
@@ -67,7 +67,10 @@ fn a_second_server_is_told_who_holds_the_directory() {
 fn a_store_of_a_newer_version_is_left_alone() {
     let scratch = made(2);
     let file = scratch.path().join("store-01.db");
-    Connection::open(&file).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    let (flags, system) = (OpenFlags::default(), stubborn_vfs::sums::file_system().unwrap());
+    let newer = Connection::open_with_flags_and_vfs(&file, flags, system).unwrap();
+    newer.pragma_update(None, "user_version", 2).unwrap();
+    newer.close().unwrap();
     let words = ["store-01.db", "newer version of stubborn: format 2, this one knows 1"];
     refused(scratch.path(), &words);
     let error = ReadOnly::open(scratch.path()).map(drop).unwrap_err().message;
