@@ -54,9 +54,10 @@ pub struct Limits {
     pub name_bytes_max: usize,
     /// Objects in memory at a time; an event for a further one fails *overloaded*.
     pub objects_max: usize,
-    /// Bytes that may wait to become durable on one thread; an event beyond fails *overloaded*.
+    /// Bytes that may wait to become durable on one thread; an event beyond fails *overloaded*, and beyond twice as
+    /// many, a write of an object.
     pub storage_backlog_bytes_max: usize,
-    /// Bytes that one transaction of an object may write.
+    /// Bytes that one transaction of an object may write, values and pages of its SQL database each.
     pub transaction_bytes_max: usize,
     /// How long an alarm's handler may take; then it has failed.
     pub alarm_timeout: Duration,

@@ -194,7 +194,7 @@ impl Storage {
     ///
     /// # Errors
     /// *failed* where the key or the value is too long, the value can't be serialized, the transaction gets too
-    /// large, or the object was reset. Then nothing was written.
+    /// large, or the object was reset; *overloaded* where the disk is too far behind. Then nothing was written.
     pub fn put<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<()> {
         let encoded = value::encode(value).map_err(|error| of_key(key, error))?;
         self.set(key, encoded)

@@ -64,8 +64,13 @@ impl Node {
         let spaces = namespaces.all().iter().map(space).collect::<Result<_>>()?;
         let leases = engine.acquire(&(0..VIRTUAL_SHARDS).collect::<Vec<_>>())?;
         let transaction_bytes_max = limits.transaction_bytes_max;
-        let sql = sql::limits::Limits::default();
-        let rules = Rules { clock, retention: history, transaction_bytes_max, sql };
+        let backlog_bytes_max = limits.storage_backlog_bytes_max;
+        let sql = sql::limits::Limits {
+            transaction_bytes_max: transaction_bytes_max as u64,
+            ..sql::limits::Limits::default()
+        };
+        let rules =
+            Rules { clock, retention: history, transaction_bytes_max, backlog_bytes_max, sql };
         let common = Common {
             namespaces,
             limits,

@@ -54,12 +54,14 @@ impl ObjectStorage {
     /// Uses the SQL database, which is opened where it was not used before.
     ///
     /// # Errors
-    /// The error of `work`; why the storage, or the database, is broken.
+    /// The error of `work`; why the storage, or the database, is broken; *overloaded* where too much waits to become
+    /// durable.
     pub fn with_sql<T>(
         &self,
         confirm: Confirm,
         work: impl FnOnce(&Database) -> Result<T>,
     ) -> Result<T> {
+        self.has_room()?;
         let sql = self.sql()?;
         let was_dirty = sql.is_dirty();
         // Of several statements, those before one that failed have happened.

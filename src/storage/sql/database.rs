@@ -66,7 +66,9 @@ impl Database {
     /// Where `pages` can't tell how many there are, the first page can't be read or makes no sense, or SQLite
     /// can't be set up.
     pub fn open(pages: Rc<dyn Pages>, limits: Limits) -> Result<Self> {
-        let registered = Registered::new(pages)?;
+        let dirty_max = limits.transaction_bytes_max / PAGE_BYTES as u64;
+        let dirty_max = usize::try_from(dirty_max).unwrap_or(usize::MAX);
+        let registered = Registered::new(pages, dirty_max)?;
         let opened = Self::connect(&registered.name(), &limits);
         let (connection, guard, steps) = opened.map_err(|error| {
             let failure = registered.file().failure();
@@ -403,6 +405,11 @@ impl Database {
         }
         if let Some(refusal) = self.guard.take_refusal() {
             return statement_failed(&refusal, sql);
+        }
+        if self.file().take_refused() {
+            let max = self.limits.transaction_bytes_max;
+            let message = format!("more than {max} bytes are written (transaction_bytes_max)");
+            return statement_failed(&message, sql);
         }
         match explain(error, sql, &self.limits) {
             Meaning::Statement(error) => error,
