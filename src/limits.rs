@@ -44,7 +44,7 @@ pub struct Limits {
     pub object_queue_bytes_max: usize,
     /// How long an event may wait for its object before it fails *overloaded*.
     pub object_queue_age_max: Duration,
-    /// How long a critical section (the constructor too) may take.
+    /// How long a critical section (the constructor and a transaction too) may take; then the object is reset.
     pub critical_section_timeout: Duration,
     /// Headers of one request or response.
     pub headers_max: usize,

@@ -111,7 +111,9 @@ impl State {
 
     /// Resets the object: what it holds in memory goes, and its stubs break with `reason`.
     ///
-    /// The handler that calls this runs no further than its next `.await`; what it returns is dropped.
+    /// The handler that calls this runs no further than its next `.await`; what it returns is dropped. So is what it
+    /// wrote since its last `.await`, and what the object said and did not let out yet. The reason is heard at once:
+    /// it does not wait for what was written before, and should tell nothing of it.
     pub fn abort(&self, reason: impl Display) {
         self.control.reset(Error::failed(reason.to_string()).with_remote(true));
     }
@@ -189,9 +191,14 @@ impl State {
     /// the handlers that are inside already do not go on. Sections run one after the other; one begun inside
     /// of another is part of it. It begins when the returned future is first polled.
     ///
+    /// What `section` waits for must not need another handler, task or body of the object: none of them goes on
+    /// before it ends.
+    ///
     /// # Errors
-    /// Never to the caller: where `section` fails, or takes over 30 s, the object is reset, and the
-    /// handler that waits here is dropped.
+    /// Never to the caller: where `section` fails, or takes over 30 s
+    /// ([`critical_section_timeout`](crate::Limits::critical_section_timeout)), the object is reset, and the
+    /// handler that waits here is dropped. The time is watched while the returned future is polled: one that is kept
+    /// and not polled holds up the object for as long.
     ///
     /// # Cancel safety
     /// Dropping the future drops `section` and lets events in again.
@@ -202,15 +209,10 @@ impl State {
             return std::future::pending().await;
         };
         critical.entered().await;
-        let timeout = self.control.critical_section_timeout();
-        let error = match tokio::time::timeout(timeout, critical.run(section)).await {
-            Ok(Ok(value)) => return value,
-            Ok(Err(error)) => error.with_remote(true),
-            Err(_) => Error::timeout(format!(
-                "a critical section took over {timeout:?}; the object was reset"
-            )),
-        };
-        self.control.reset(error);
+        match run_within(&*self.control, "a critical section", &critical, section).await {
+            Ok(value) => return value,
+            Err(error) => self.control.reset(error.with_remote(true)),
+        }
         std::future::pending().await
     }
 
@@ -222,10 +224,30 @@ impl State {
     /// Runs `task` beside the handlers; the object stays in memory until it ends. (A task of
     /// [`tokio::task::spawn_local`] instead knows nothing of the object: it outlives a reset and eviction.)
     ///
+    /// It begins when the handler has been polled. A task of the constructor begins when that has returned: a
+    /// constructor that waits for its own task waits until it is reset.
+    ///
     /// A reset drops it. A panic in it resets the object.
     pub fn wait_until(&self, task: impl Future<Output = ()> + 'static) {
         self.control.wait_until(task.boxed_local());
     }
+}
+
+/// Runs `code` as that of a critical section that has been entered. Where it takes too long, the object is reset, and
+/// this waits for ever: whatever waits here is dropped with the object.
+pub(super) async fn run_within<T>(
+    control: &dyn Control,
+    what: &str,
+    section: &Section,
+    code: impl Future<Output = T>,
+) -> T {
+    let timeout = control.critical_section_timeout();
+    if let Ok(value) = tokio::time::timeout(timeout, section.run(code)).await {
+        return value;
+    }
+    let text = format!("{what} took over {timeout:?}; the object was reset");
+    control.reset(Error::timeout(text));
+    std::future::pending().await
 }
 
 impl std::fmt::Debug for State {

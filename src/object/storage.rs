@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sql::Sql;
-use super::state::Control;
+use super::state::{Control, run_within};
 use crate::error::{Error, Result};
 use crate::gate::Section;
 use crate::storage::engine::Order;
@@ -330,7 +330,12 @@ impl Storage {
     /// Runs `work` as a transaction: where it fails, nothing that it wrote was ever written. No other event
     /// enters the object meanwhile. Transactions may nest.
     ///
-    /// What `work` says is not held for what it writes itself, which is not decided yet.
+    /// What `work` says is not held for what it writes itself, which is not decided yet. What the same handler
+    /// writes beside it (`join!`) is part of it. What it waits for must not need another handler, task or body of
+    /// the object: none of them goes on before it ends. Where it takes over 30 s
+    /// ([`critical_section_timeout`](crate::Limits::critical_section_timeout)), the object is reset, and the handler
+    /// that waits here is dropped. The time is watched while the returned future is polled: one that is kept and not
+    /// polled holds up the object for as long.
     ///
     /// # Errors
     /// The error of `work`; *failed* where the object was reset.
@@ -345,7 +350,7 @@ impl Storage {
         // that alone.
         inner.flush()?;
         let open = Open::begin(inner)?;
-        let value = section.run(work).await?;
+        let value = run_within(&*self.control, "a transaction", &section, work).await?;
         open.commit()?;
         Ok(value)
     }

@@ -117,7 +117,7 @@ impl Keeper {
                 let (verb, one) = (words.next().unwrap(), words.next().unwrap_or_default());
                 let two = words.next().unwrap_or_default();
                 // These run as many of the next steps inside of something.
-                if matches!(verb, "block" | "txn" | "later" | "beside") {
+                if matches!(verb, "block" | "txn" | "cut" | "later" | "beside") {
                     let end = at + one.parse::<usize>().unwrap();
                     let inside = this.run(steps[at..end].join("/"));
                     at = end;
@@ -144,6 +144,13 @@ impl Keeper {
                 Err(error) if two == "caught" => Ok(Some(error.message)),
                 outcome => outcome.map(Some),
             },
+            // A transaction that is dropped while it waits.
+            "cut" => {
+                let transaction = std::pin::pin!(storage.transaction(inside));
+                let waited = std::pin::pin!(tokio::task::yield_now());
+                drop(futures::future::select(transaction, waited).await);
+                Ok(None)
+            }
             // Beside the handler, which goes on.
             _ => {
                 state.wait_until(async move { drop(inside.await) });
