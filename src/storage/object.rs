@@ -27,6 +27,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 
 pub use self::alarm::Ringing;
+pub use self::batch::has_rows_after;
 pub use self::sql::StoredPages;
 use super::engine::{Done, Session, Store, Submitted, Ticket};
 use super::history::History;

@@ -73,6 +73,12 @@ impl Alarm {
 }
 
 impl Record {
+    /// Returns whether it has anything to say; where not, there is none in the store. `is_history_kept` is whether
+    /// the object's history is: it goes by the record's periods.
+    pub fn is_needed(&self, is_history_kept: bool) -> bool {
+        self.has_data || self.name.is_some() || self.restore.is_some() || is_history_kept
+    }
+
     /// Encodes it for the store.
     ///
     /// # Errors

@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::{ObjectStorage, State};
 use crate::error::Result;
-use crate::storage::engine::{Batch, Change, Order};
+use crate::storage::engine::{Batch, Change, Order, Store};
 use crate::storage::pending::Layer;
 use crate::storage::record::{Alarm, Record};
-use crate::storage::row::{Key, KeyRange, Table};
+use crate::storage::row::{Key, KeyRange, ObjectKey, Table};
 
 impl ObjectStorage {
     /// Turns what waits into a batch; returns the alarm beside it, if it changed.
@@ -50,7 +50,7 @@ impl ObjectStorage {
         if put_any || state.record.alarm.is_some() {
             state.record.has_data = true;
         } else if may_be_empty || (before.alarm.is_some() && state.record.alarm.is_none()) {
-            state.record.has_data = self.has_rows_after(&batch)?;
+            state.record.has_data = has_rows_after(&*self.store, &object, &batch)?;
         }
         self.write_record(state, &before, &mut batch)?;
         Ok((batch, changed.map(|alarm| alarm.map(|alarm| alarm.due_ms))))
@@ -83,37 +83,10 @@ impl ObjectStorage {
         state.record.alarm = alarm;
     }
 
-    /// Returns whether the object has any value or page once `batch` is written, which puts none.
-    fn has_rows_after(&self, batch: &Batch) -> Result<bool> {
-        let (mut gone, mut cleared) = (HashSet::new(), Vec::new());
-        for change in batch.changes() {
-            match change {
-                Change::Delete(key) => drop(gone.insert(key)),
-                Change::Clear(range) => cleared.push(range),
-                Change::Put(..) => {}
-            }
-        }
-        let mut left = false;
-        for table in [Table::Value, Table::Page] {
-            let range = KeyRange::object(table, &self.session.object);
-            self.store.scan(&range, Order::Ascending, &mut |key, _| {
-                left = !gone.contains(key) && !cleared.iter().any(|range| range.contains(key));
-                if left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-            if left {
-                break;
-            }
-        }
-        Ok(left)
-    }
-
     fn write_record(&self, state: &mut State, before: &Record, batch: &mut Batch) -> Result<()> {
         let key = Key::object(&self.session.object);
         let record = &state.record;
-        let is_needed = record.has_data
-            || record.name.is_some()
-            || record.restore.is_some()
-            || state.history.is_kept();
+        let is_needed = record.is_needed(state.history.is_kept());
         if !is_needed {
             if state.is_recorded {
                 batch.push(Change::Delete(key));
@@ -126,4 +99,31 @@ impl ObjectStorage {
         state.record_changed = false;
         Ok(())
     }
+}
+
+/// Returns whether `object` has any value or page once `batch` is written, which puts none.
+///
+/// # Errors
+/// Where the store can't be read.
+pub fn has_rows_after(store: &dyn Store, object: &ObjectKey, batch: &Batch) -> Result<bool> {
+    let (mut gone, mut cleared) = (HashSet::new(), Vec::new());
+    for change in batch.changes() {
+        match change {
+            Change::Delete(key) => drop(gone.insert(key)),
+            Change::Clear(range) => cleared.push(range),
+            Change::Put(..) => {}
+        }
+    }
+    let mut left = false;
+    for table in [Table::Value, Table::Page] {
+        let range = KeyRange::object(table, object);
+        store.scan(&range, Order::Ascending, &mut |key, _| {
+            left = !gone.contains(key) && !cleared.iter().any(|range| range.contains(key));
+            if left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if left {
+            break;
+        }
+    }
+    Ok(left)
 }
