@@ -42,6 +42,9 @@ pub struct Limits {
     pub object_queue_events_max: usize,
     /// Bytes of the events that may wait for one object.
     pub object_queue_bytes_max: usize,
+    /// Handlers and tasks that may be inside one object at a time, those too whose callers have gone; further events
+    /// wait.
+    pub object_handlers_max: usize,
     /// How long an event may wait for its object before it fails *overloaded*.
     pub object_queue_age_max: Duration,
     /// How long a critical section (the constructor and a transaction too) may take; then the object is reset.
@@ -107,6 +110,7 @@ impl Default for Limits {
             peer_timeout: Duration::from_secs(10),
             object_queue_events_max: 16_384,
             object_queue_bytes_max: 128 << 20,
+            object_handlers_max: 16_384,
             object_queue_age_max: Duration::from_secs(30),
             critical_section_timeout: Duration::from_secs(30),
             headers_max: 256,

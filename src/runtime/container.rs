@@ -266,19 +266,16 @@ impl Container {
         !self.queue.borrow().is_empty()
     }
 
-    /// Fails the events that have waited longer than `age_max` at `now`.
+    /// Fails the events that have waited longer than `age_max` at `now`, those too that a streaming call holds back.
     pub fn expire(&self, now: Instant, age_max: Duration) {
-        loop {
-            let old = |waiting: &&Waiting| now.duration_since(waiting.since) > age_max;
-            let waiting = {
-                let mut queue = self.queue.borrow_mut();
-                let mut old = queue.iter().take_while(old);
-                let Some(index) = old.position(|waiting| waiting.event.is_counted()) else {
-                    return;
-                };
-                queue.remove(index)
-            };
-            let Some(waiting) = waiting else { return };
+        let is_old = |waiting: &Waiting| {
+            waiting.event.is_counted() && now.duration_since(waiting.since) > age_max
+        };
+        let mut old = take_where(&mut self.queue.borrow_mut(), is_old);
+        for hold in &mut *self.holds.borrow_mut() {
+            old.append(&mut take_where(&mut hold.waiting, is_old));
+        }
+        for waiting in old {
             self.forget(&waiting);
             waiting.event.fail(Error::overloaded(format!(
                 "the event waited for the object for over {age_max:?}"
@@ -353,11 +350,12 @@ impl Container {
     /// Ends the activation: what is left of it acts on nothing any more.
     pub fn end_activation(&self) {
         let interior = self.interior.take();
-        drop(self.take_tasks());
         self.set_phase(Phase::Absent);
-        if let (Some(interior), Some(shard)) = (interior, self.shard.upgrade()) {
+        if let (Some(interior), Some(shard)) = (&interior, self.shard.upgrade()) {
             shard.storages().close(interior.number);
         }
+        // Last, as the author's code in them may panic.
+        drop(self.take_tasks());
     }
 
     /// Returns the number of the present activation; 0 where there is none.
@@ -390,6 +388,19 @@ impl Container {
             waker.wake_by_ref();
         }
     }
+}
+
+/// Takes those out of `queue` of which `is_taken` holds.
+fn take_where(
+    queue: &mut VecDeque<Waiting>,
+    is_taken: impl Fn(&Waiting) -> bool,
+) -> VecDeque<Waiting> {
+    if !queue.iter().any(&is_taken) {
+        return VecDeque::new();
+    }
+    let (taken, left) = std::mem::take(queue).into_iter().partition(is_taken);
+    *queue = left;
+    taken
 }
 
 /// Adds a watcher; those who gave up leave when the list would have to grow.

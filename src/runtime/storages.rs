@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -141,8 +142,12 @@ impl Storages {
             let storages = shard.storages();
             storages.store.take_done(&mut done);
             for done in done.drain(..) {
-                if let Some(failed) = storages.tell(done) {
-                    shard.read_alarm(failed);
+                let session = done.session;
+                // What leaves an object now is others' code.
+                match catch_unwind(AssertUnwindSafe(|| storages.tell(done))) {
+                    Ok(Some(failed)) => shard.read_alarm(failed),
+                    Ok(None) => {}
+                    Err(_) => storages.give_up(session),
                 }
             }
         }
@@ -182,6 +187,17 @@ impl Storages {
         }
         container.wake_if_settled();
         failed
+    }
+
+    /// Breaks the object of a session of which a part may have left and another not.
+    fn give_up(&self, session: u64) {
+        let container = {
+            let open = self.open.borrow();
+            open.get(&session).and_then(|entry| entry.live.as_ref()?.1.upgrade())
+        };
+        if let Some(container) = container {
+            container.break_with(Error::failed("what left the object caused a panic"));
+        }
     }
 
     fn one_settled(&self, object: ObjectKey) {
