@@ -322,7 +322,7 @@ impl Storage {
     /// Has nothing be stored any more, the alarm and the SQL database included.
     ///
     /// # Errors
-    /// *failed* inside a transaction, or where the object was reset.
+    /// *failed* inside a transaction, while a statement's rows are visited, or where the object was reset.
     pub fn delete_all(&self) -> Result<()> {
         self.inner()?.clear(self.confirm)
     }
@@ -413,7 +413,8 @@ impl Storage {
         self.inner()?.set_alarm(None, self.confirm)
     }
 
-    /// Returns a bookmark of this moment: everything written so far is before it.
+    /// Returns a bookmark of this moment: everything written so far is before it. What was written in this turn
+    /// becomes durable as one, and what is written later in it as another.
     ///
     /// # Errors
     /// *failed* inside a transaction, where no history is kept, or where the object was reset.
@@ -424,18 +425,18 @@ impl Storage {
     /// Returns the bookmark of a moment, in milliseconds since 1970, to within ten seconds.
     ///
     /// # Errors
-    /// *failed* for a time to come, or further back than history is kept.
+    /// *failed* for a time to come, or further back than history is kept, or was kept without a break.
     pub fn bookmark_at(&self, unix_ms: u64) -> Result<Bookmark> {
         self.inner()?.bookmark_at(unix_ms).map(Bookmark)
     }
 
     /// Has the object's values and SQL database be, from its next start on, what they were at `bookmark`
     /// ([`State::abort`](super::State::abort) has it start again). The alarm stays as it is. Returns the
-    /// bookmark that undoes it.
+    /// bookmark that undoes it, and is one of this moment, as [`bookmark`](Self::bookmark) makes it.
     ///
     /// # Errors
-    /// *failed* where that is further back than history is kept, inside a transaction, or where the object
-    /// was reset.
+    /// *failed* where that is further back than history is kept, or was kept without a break; inside a transaction,
+    /// or where the object was reset.
     pub fn restore_at_next_start(&self, bookmark: Bookmark) -> Result<Bookmark> {
         self.inner()?.restore(bookmark.0).map(Bookmark)
     }

@@ -7,6 +7,7 @@
 //!
 //! **Invariant:** the periods of an object only grow, whatever the clock does.
 //! **Invariant:** a row's history is written in the batch that changes the row.
+//! **Invariant:** what was written while no history was kept is never gone back behind.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -50,7 +51,7 @@ impl History {
         self.saved.clear();
     }
 
-    /// Enters the period of `now_ms`, and forgets in `batch` what is too old.
+    /// Enters the period of `now_ms`, and forgets in `batch` what is too old, or everything where nothing is kept.
     pub fn enter(&mut self, record: &mut Record, now_ms: u64, batch: &mut Batch) {
         if self.period.is_some_and(|period| now_ms < period.saturating_add(whole_ms(PERIOD))) {
             return;
@@ -61,10 +62,19 @@ impl History {
         if record.since == 0 {
             record.since = period;
         }
-        record.period = period;
-        let Some(oldest) = self.oldest(now_ms).filter(|oldest| record.since < *oldest) else {
+        let last = std::mem::replace(&mut record.period, period);
+        if !self.is_kept() {
+            // Once for all, where it was kept until now: it would be of no use, and never go.
+            if record.unkept != last {
+                let range = KeyRange::object(Table::History, &self.object);
+                batch.push(Change::Clear(range));
+            }
+            record.unkept = period;
             return;
-        };
+        }
+        // What the next start goes back to is needed until then.
+        let oldest = self.oldest(now_ms).map(|oldest| oldest.min(record.restore.unwrap_or(oldest)));
+        let Some(oldest) = oldest.filter(|oldest| record.since < *oldest) else { return };
         let old = oldest.to_be_bytes();
         let to = Bound::Excluded(&old[..]);
         let range = KeyRange::within(Table::History, &self.object, Bound::Unbounded, to);

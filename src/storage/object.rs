@@ -205,10 +205,17 @@ impl ObjectStorage {
     /// Has nothing be stored any more, the alarm included.
     ///
     /// # Errors
-    /// Why the storage is broken; *failed* inside a transaction; *overloaded* as for [`set`](Self::set).
+    /// Why the storage is broken; *failed* inside a transaction or a statement; *overloaded* as for [`set`](Self::set).
     pub fn clear(&self, confirm: Confirm) -> Result<()> {
-        if self.usable()?.pending.depth() > 0 {
+        let (depth, is_read) = {
+            let state = self.usable()?;
+            (state.pending.depth(), state.sql.as_ref().is_some_and(|sql| sql.is_running()))
+        };
+        if depth > 0 {
             return Err(Error::failed("everything can't be deleted inside a transaction"));
+        }
+        if is_read {
+            return Err(Error::failed("everything can't be deleted while a statement runs"));
         }
         self.has_room()?;
         let pages = self.stored_pages()?;

@@ -27,6 +27,9 @@ pub struct Record {
     pub period: u64,
     /// The bookmark that its next start goes back to.
     pub restore: Option<u64>,
+    /// The last period that was written while no history was kept: what was before it can't be gone back to.
+    #[serde(default)]
+    pub unkept: u64,
 }
 
 /// An alarm that will ring.

@@ -1,6 +1,7 @@
 //! The storage of an object against a model, on a store that holds, fails and forgets commits.
 
 mod bounds;
+mod history;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -34,3 +34,26 @@ async fn an_object_writes_no_more_when_the_store_is_twice_too_far_behind() {
     assert_eq!(live.hear(), None);
     put(written).unwrap();
 }
+
+/// The database that it read hid its pages, and the object was reset.
+#[tokio::test(start_paused = true)]
+async fn a_visitor_of_rows_cannot_delete_everything() {
+    let mut world = World::new(Memory::new());
+    let live = world.start();
+    live.sql("CREATE TABLE t (k); INSERT INTO t VALUES (1), (2), (3)");
+    live.turn();
+    let (mut visited, mut refused) = (0, 0);
+    let each = live.storage.with_sql(Confirm::Yes, |sql| {
+        sql.each("SELECT k FROM t", (), |_| {
+            visited += 1;
+            let error = live.storage.clear(Confirm::Yes).unwrap_err();
+            refused += usize::from(error.message.contains("while a statement runs"));
+            Ok(std::ops::ControlFlow::Continue(()))
+        })
+    });
+    each.unwrap();
+    assert_eq!((visited, refused), (3, 3));
+    live.storage.clear(Confirm::Yes).unwrap();
+    live.turn();
+    assert_eq!(live.sql("SELECT count(*) FROM sqlite_schema")[0][0], 0.into());
+}
