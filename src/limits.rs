@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::error::{Error, Result};
+
 /// The bounds of one server or client. The defaults suit a small machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -89,6 +91,51 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// How long a result may wait for the references in it to settle; then the call fails.
     pub settle_timeout: Duration,
+}
+
+/// What a message holds beside the content of a request.
+const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
+
+impl Limits {
+    /// Checks that they leave a server room to work.
+    ///
+    /// # Errors
+    /// *invalid request* for the first that is too small, with what it needs.
+    pub fn check(&self) -> Result<()> {
+        for (name, value, least) in [
+            ("stream_window_bytes", self.stream_window_bytes, 64),
+            ("connection_calls_max", self.connection_calls_max, 1),
+            ("connection_queued_bytes_max", self.connection_queued_bytes_max, 4 << 10),
+            ("connection_output_bytes_max", self.connection_output_bytes_max, 1),
+            ("connection_stubs_max", self.connection_stubs_max, 1),
+            ("connections_max", self.connections_max, 1),
+            ("server_queued_bytes_max", self.server_queued_bytes_max, 4 << 10),
+            ("object_queue_events_max", self.object_queue_events_max, 1),
+            ("object_queue_bytes_max", self.object_queue_bytes_max, 4 << 10),
+            ("object_handlers_max", self.object_handlers_max, 1),
+            ("objects_max", self.objects_max, 1),
+            ("transaction_bytes_max", self.transaction_bytes_max, 64 << 10),
+            ("http_streams_max", self.http_streams_max, 1),
+            ("socket_message_bytes_max", self.socket_message_bytes_max, 1),
+            ("socket_queue_bytes_max", self.socket_queue_bytes_max, 1),
+        ] {
+            if value < least {
+                let text =
+                    format!("limits.{name} = {value} is too little: it must be {least} or more");
+                return Err(Error::invalid_request(text));
+            }
+        }
+        let Self { inline_body_bytes_max: inline, message_bytes_max: max, .. } = *self;
+        let parts = [inline, self.header_bytes_max, self.url_bytes_max, MESSAGE_OVERHEAD_BYTES];
+        let needed = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(*part));
+        if needed > max {
+            return Err(Error::invalid_request(format!(
+                "limits.message_bytes_max = {max} is less than the {needed} bytes that a message may need: \
+                 inline_body_bytes_max, header_bytes_max, url_bytes_max and some for itself"
+            )));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Limits {
