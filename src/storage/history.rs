@@ -32,12 +32,14 @@ pub struct History {
     retention: Option<Duration>,
     period: Option<u64>,
     saved: HashSet<Key>,
+    /// Whether some that are kept are not remembered any more.
+    forgot: bool,
 }
 
 impl History {
     /// Makes the history of `object`, which is kept for `retention`; none: nothing is kept.
     pub fn new(object: ObjectKey, retention: Option<Duration>) -> Self {
-        Self { object, retention, period: None, saved: HashSet::new() }
+        Self { object, retention, period: None, saved: HashSet::new(), forgot: false }
     }
 
     /// Returns whether anything is kept.
@@ -49,6 +51,7 @@ impl History {
     pub fn close(&mut self) {
         self.period = None;
         self.saved.clear();
+        self.forgot = false;
     }
 
     /// Enters the period of `now_ms`, and forgets in `batch` what is too old, or everything where nothing is kept.
@@ -92,17 +95,33 @@ impl History {
         store: &dyn Store,
         batch: &mut Batch,
     ) -> Result<()> {
+        self.save_as(row, || store.get(row), record, store, batch)
+    }
+
+    /// Keeps in `batch` that `row` is what `was` returns, likewise.
+    ///
+    /// # Errors
+    /// Where the store can't be read.
+    pub fn save_as(
+        &mut self,
+        row: &Key,
+        was: impl FnOnce() -> Result<Option<Bytes>>,
+        record: &Record,
+        store: &dyn Store,
+        batch: &mut Batch,
+    ) -> Result<()> {
         let Some(period) = self.period.filter(|_| self.is_kept()) else { return Ok(()) };
         // Before its first period there was nothing.
         if record.since == period || self.saved.contains(row) {
             return Ok(());
         }
         let kept = Key::history(&self.object, period, row);
-        if store.get(&kept)?.is_none() {
-            batch.push(Change::Put(kept, encode(store.get(row)?)));
+        if !self.forgot || store.get(&kept)?.is_none() {
+            batch.push(Change::Put(kept, encode(was()?)));
         }
         if self.saved.len() >= SAVED_MAX {
             self.saved.clear();
+            self.forgot = true;
         }
         self.saved.insert(row.clone());
         Ok(())

@@ -157,11 +157,6 @@ impl ObjectStorage {
         Ok(storage)
     }
 
-    /// Returns the session's number.
-    pub fn session(&self) -> u64 {
-        self.session.number
-    }
-
     /// Returns the name that is stored.
     pub fn name(&self) -> Option<String> {
         self.state.borrow().record.name.clone()
@@ -218,13 +213,11 @@ impl ObjectStorage {
             return Err(Error::failed("everything can't be deleted while a statement runs"));
         }
         self.has_room()?;
-        let pages = self.stored_pages()?;
         self.change(confirm, 0, |state| {
             state.pending.top().clear();
             // What it had is gone; used again, it begins anew.
             state.sql = None;
             self.pages_hidden.set(true);
-            state.pages.extend(pages.into_iter().map(|number| (number, None)));
         })
     }
 

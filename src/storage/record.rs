@@ -32,6 +32,18 @@ pub struct Record {
     pub unkept: u64,
 }
 
+/// What of a record changes with the object's data. Its name does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Its alarm.
+    pub alarm: Option<Alarm>,
+    has_data: bool,
+    since: u64,
+    period: u64,
+    restore: Option<u64>,
+    unkept: u64,
+}
+
 /// An alarm that will ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarm {
@@ -76,6 +88,12 @@ impl Alarm {
 }
 
 impl Record {
+    /// Returns what changes with the object's data.
+    pub fn marks(&self) -> Marks {
+        let Self { name: _, has_data, alarm, since, period, restore, unkept } = *self;
+        Marks { alarm, has_data, since, period, restore, unkept }
+    }
+
     /// Returns whether it has anything to say; where not, there is none in the store. `is_history_kept` is whether
     /// the object's history is: it goes by the record's periods.
     pub fn is_needed(&self, is_history_kept: bool) -> bool {

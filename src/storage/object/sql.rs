@@ -110,15 +110,4 @@ impl ObjectStorage {
         }
         outcome
     }
-
-    pub(super) fn stored_pages(&self) -> Result<Vec<u32>> {
-        let mut pages = Vec::new();
-        let range = KeyRange::object(Table::Page, &self.session.object);
-        self.store.scan(&range, Order::Ascending, &mut |key, _| {
-            let number = key.after_object().first_chunk().copied().map(u32::from_be_bytes);
-            pages.extend(number);
-            ControlFlow::Continue(())
-        })?;
-        Ok(pages)
-    }
 }
