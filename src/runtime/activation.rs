@@ -103,6 +103,16 @@ impl Future for Activation {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.container.set_waker(context.waker());
+        self.container.set_in_turn(true);
+        let polled = self.turns(context);
+        self.container.set_in_turn(false);
+        polled
+    }
+}
+
+impl Activation {
+    /// Takes turns until there is nothing to do, or others are to have theirs.
+    fn turns(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut budget = EVENTS_PER_TURN;
         loop {
             if let Some(reason) = self.container.broken() {
@@ -115,6 +125,8 @@ impl Future for Activation {
             }
             match self.turn(context, &mut budget) {
                 Turn::Again => {}
+                // What was written behind the turn's end is handed over by another.
+                Turn::Wait if self.container.take_written() => {}
                 Turn::Wait => return Poll::Pending,
                 Turn::End => return Poll::Ready(()),
             }
@@ -172,6 +184,7 @@ impl Activation {
 
     /// Hands what was written since the last time to the store.
     fn flush(&self) {
+        self.container.take_written();
         if let Some(storage) = self.interior.storage()
             && !self.container.is_broken()
             && let Err(error) = storage.flush()
@@ -206,7 +219,10 @@ impl Activation {
             self.container.set_phase(Phase::Busy);
             // Whoever asked it to leave for being idle was wrong by now; a server that stops asks again.
             self.container.take_stop();
-            return Turn::Again;
+            let is_empty = self.running.is_empty() && !self.container.has_tasks();
+            if !is_empty || self.container.has_waiting() || self.container.is_broken() {
+                return Turn::Again;
+            }
         }
         if self.container.has_waiting() {
             // What waits though nothing moves is kept out by a critical section.
@@ -218,6 +234,9 @@ impl Activation {
         let is_at_work =
             !self.running.is_empty() || self.container.has_waiting() || !self.interior.is_settled();
         if is_at_work && !self.shard.is_hurried() {
+            if self.running.is_empty() && !self.container.has_waiting() {
+                self.container.rest();
+            }
             return Turn::Wait;
         }
         if self.container.take_stop() || self.shard.refusal().is_some() {

@@ -60,6 +60,12 @@ pub struct Container {
     waker: RefCell<Option<Waker>>,
     phase: Cell<Phase>,
     stop_wanted: Cell<bool>,
+    /// Whether the activation has its turn: what is written meanwhile it hands to the store at the turn's end.
+    in_turn: Cell<bool>,
+    /// Whether anything was written in this turn since the activation looked.
+    written: Cell<bool>,
+    /// Whether the activation has nothing to do but to wait until what it wrote is durable.
+    resting: Cell<bool>,
     last_active: Cell<Instant>,
     sockets: ObjectSockets,
 }
@@ -98,6 +104,9 @@ impl Container {
             waker: RefCell::default(),
             phase: Cell::new(Phase::Absent),
             stop_wanted: Cell::new(false),
+            in_turn: Cell::new(false),
+            written: Cell::new(false),
+            resting: Cell::new(false),
             last_active: Cell::new(Instant::now()),
             sockets: ObjectSockets::default(),
         })
@@ -164,8 +173,10 @@ impl Container {
     }
 
     pub fn set_phase(&self, phase: Phase) {
-        self.phase.set(phase);
-        self.last_active.set(Instant::now());
+        // When a busy object was last active nobody asks.
+        if self.phase.replace(phase) != phase || phase != Phase::Busy {
+            self.last_active.set(Instant::now());
+        }
     }
 
     pub fn last_active(&self) -> Instant {
@@ -264,6 +275,10 @@ impl Container {
 
     pub fn has_waiting(&self) -> bool {
         !self.queue.borrow().is_empty()
+    }
+
+    pub fn has_tasks(&self) -> bool {
+        !self.tasks.borrow().is_empty()
     }
 
     /// Fails the events that have waited longer than `age_max` at `now`, those too that a streaming call holds back.
@@ -375,10 +390,33 @@ impl Container {
         }
     }
 
-    /// Gives the activation a turn where everything that it said and wrote has gone its way.
-    pub fn wake_if_settled(&self) {
-        if self.interior.borrow().as_ref().is_some_and(|interior| interior.is_settled()) {
-            self.wake();
+    /// Begins, or ends, a turn of the activation.
+    pub fn set_in_turn(&self, in_turn: bool) {
+        self.in_turn.set(in_turn);
+        if in_turn {
+            self.resting.set(false);
+        }
+    }
+
+    /// Returns whether anything was written in this turn since the last call.
+    pub fn take_written(&self) -> bool {
+        self.written.take()
+    }
+
+    /// Notes that the activation has nothing to do but to wait until what it wrote is durable.
+    pub fn rest(&self) {
+        self.resting.set(true);
+    }
+
+    /// Notes that what the activation wrote is durable: it gets a turn where everything that it said and wrote has
+    /// gone its way, and where it has anything to do then but to be idle.
+    pub fn settled(&self, is_stopping: bool) {
+        if !self.interior.borrow().as_ref().is_some_and(|interior| interior.is_settled()) {
+            return;
+        }
+        match self.resting.take() && !self.stop_wanted.get() && !is_stopping {
+            true => self.set_phase(Phase::Idle),
+            false => self.wake(),
         }
     }
 
@@ -516,8 +554,10 @@ pub struct Around {
 
 impl Surroundings for Around {
     fn written(&self) {
-        if let Some(container) = self.container.upgrade() {
-            container.wake();
+        let Some(container) = self.container.upgrade() else { return };
+        match container.in_turn.get() {
+            true => container.written.set(true),
+            false => container.wake(),
         }
     }
 

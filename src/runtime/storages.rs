@@ -120,13 +120,9 @@ impl Storages {
     pub fn close(&self, number: u64) {
         let mut open = self.open.borrow_mut();
         let Some(entry) = open.get_mut(&number) else { return };
-        let live = entry.live.take();
-        // Batches that were durable at once were not told of.
-        let is_settled = match &live {
-            Some((storage, _)) => storage.durable() >= entry.session.submitted(),
-            None => entry.told >= entry.session.submitted(),
-        } || entry.told >= entry.session.submitted();
-        if is_settled {
+        // Of batches that were durable at once nothing is told: the storage knows.
+        let durable = entry.live.take().map_or(0, |(storage, _)| storage.durable());
+        if durable.max(entry.told) >= entry.session.submitted() {
             open.remove(&number);
         } else {
             *self.unsettled.borrow_mut().entry(entry.session.object).or_default() += 1;
@@ -185,7 +181,8 @@ impl Storages {
             let text = format!("what the object wrote could not be stored: {}", error.message);
             container.break_with(Error { message: text, ..error });
         }
-        container.wake_if_settled();
+        let is_stopping = container.shard().is_none_or(|shard| shard.refusal().is_some());
+        container.settled(is_stopping);
         failed
     }
 
