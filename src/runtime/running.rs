@@ -1,6 +1,7 @@
 //! One event inside its object: the author's handler, and what follows from it.
 //!
-//! **Invariant:** a panic of the author's code ends here. `remote` is set here, and by `object::state` where an object resets itself.
+//! **Invariant:** a panic of the author's code ends here. `remote` is set here, and by `object::state` where an object
+//! resets itself.
 //! **Invariant:** what a handler returns after it reset its object is dropped: the reason is the answer.
 //! **Invariant:** every answer, chunk and end of a body passes the outbox.
 

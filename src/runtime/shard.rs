@@ -6,7 +6,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::ops::ControlFlow;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -213,7 +213,12 @@ impl Shard {
                 }
             }
             Parcel::Close { lane } => drop(self.lanes.borrow_mut().remove(&lane)),
-            Parcel::Run(run) => run(self),
+            Parcel::Run(run) => {
+                // Whoever waits for it hears that nobody answers.
+                if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
+                    tracing::error!("an errand to a thread panicked, which is a bug");
+                }
+            }
             Parcel::End => {}
         }
     }

@@ -104,3 +104,39 @@ async fn nothing_is_gone_back_to_behind_what_was_written_without_history() {
     let back = world.start();
     assert_eq!((back.get("a"), back.get("b")), (Some(2), Some(2)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn everything_is_deleted_with_and_without_history_and_with_it_comes_back() {
+    for retention in [None, Some(Duration::from_secs(3600))] {
+        let mut world = World::new(Memory::new());
+        world.retention = retention;
+        let live = world.start();
+        live.put("a", 1);
+        live.sql("CREATE TABLE t (k); INSERT INTO t VALUES (7)");
+        live.turn();
+        let bookmark = live.storage.bookmark().ok();
+        // What is written behind it in the same turn stays.
+        live.put("a", 2);
+        live.sql("INSERT INTO t VALUES (8)");
+        live.storage.clear(Confirm::Yes).unwrap();
+        live.put("b", 3);
+        live.sql("CREATE TABLE u (k)");
+        live.turn();
+        let tables = "SELECT group_concat(name) FROM sqlite_schema";
+        let next = world.start();
+        assert_eq!((next.keys(), next.record().unwrap().has_data), (vec!["b".to_owned()], true));
+        assert_eq!(next.sql(tables), [["u".to_owned().into()]]);
+        next.storage.clear(Confirm::Yes).unwrap();
+        next.turn();
+        assert!(next.record().is_none_or(|record| !record.has_data));
+        let next = world.start();
+        assert_eq!(next.sql("PRAGMA page_count"), [[0.into()]]);
+        if let Some(bookmark) = bookmark {
+            next.storage.restore(bookmark).unwrap();
+            next.turn();
+            let back = world.start();
+            assert_eq!((back.get("a"), back.keys().len()), (Some(1), 1));
+            assert_eq!(back.sql("SELECT k FROM t"), [[7.into()]]);
+        }
+    }
+}
