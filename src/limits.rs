@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::error::{Error, Result};
+
 /// The bounds of one server or client. The defaults suit a small machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -42,9 +44,12 @@ pub struct Limits {
     pub object_queue_events_max: usize,
     /// Bytes of the events that may wait for one object.
     pub object_queue_bytes_max: usize,
+    /// Handlers and tasks that may be inside one object at a time, those too whose callers have gone; further events
+    /// wait.
+    pub object_handlers_max: usize,
     /// How long an event may wait for its object before it fails *overloaded*.
     pub object_queue_age_max: Duration,
-    /// How long a critical section (the constructor too) may take.
+    /// How long a critical section (the constructor and a transaction too) may take; then the object is reset.
     pub critical_section_timeout: Duration,
     /// Headers of one request or response.
     pub headers_max: usize,
@@ -54,9 +59,10 @@ pub struct Limits {
     pub name_bytes_max: usize,
     /// Objects in memory at a time; an event for a further one fails *overloaded*.
     pub objects_max: usize,
-    /// Bytes that may wait to become durable on one thread; an event beyond fails *overloaded*.
+    /// Bytes that may wait to become durable on one thread; an event beyond fails *overloaded*, and beyond twice as
+    /// many, a write of an object.
     pub storage_backlog_bytes_max: usize,
-    /// Bytes that one transaction of an object may write.
+    /// Bytes that one transaction of an object may write, values and pages of its SQL database each.
     pub transaction_bytes_max: usize,
     /// How long an alarm's handler may take; then it has failed.
     pub alarm_timeout: Duration,
@@ -87,6 +93,51 @@ pub struct Limits {
     pub settle_timeout: Duration,
 }
 
+/// What a message holds beside the content of a request.
+const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
+
+impl Limits {
+    /// Checks that they leave a server room to work.
+    ///
+    /// # Errors
+    /// *invalid request* for the first that is too small, with what it needs.
+    pub fn check(&self) -> Result<()> {
+        for (name, value, least) in [
+            ("stream_window_bytes", self.stream_window_bytes, 64),
+            ("connection_calls_max", self.connection_calls_max, 1),
+            ("connection_queued_bytes_max", self.connection_queued_bytes_max, 4 << 10),
+            ("connection_output_bytes_max", self.connection_output_bytes_max, 1),
+            ("connection_stubs_max", self.connection_stubs_max, 1),
+            ("connections_max", self.connections_max, 1),
+            ("server_queued_bytes_max", self.server_queued_bytes_max, 4 << 10),
+            ("object_queue_events_max", self.object_queue_events_max, 1),
+            ("object_queue_bytes_max", self.object_queue_bytes_max, 4 << 10),
+            ("object_handlers_max", self.object_handlers_max, 1),
+            ("objects_max", self.objects_max, 1),
+            ("transaction_bytes_max", self.transaction_bytes_max, 64 << 10),
+            ("http_streams_max", self.http_streams_max, 1),
+            ("socket_message_bytes_max", self.socket_message_bytes_max, 1),
+            ("socket_queue_bytes_max", self.socket_queue_bytes_max, 1),
+        ] {
+            if value < least {
+                let text =
+                    format!("limits.{name} = {value} is too little: it must be {least} or more");
+                return Err(Error::invalid_request(text));
+            }
+        }
+        let Self { inline_body_bytes_max: inline, message_bytes_max: max, .. } = *self;
+        let parts = [inline, self.header_bytes_max, self.url_bytes_max, MESSAGE_OVERHEAD_BYTES];
+        let needed = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(*part));
+        if needed > max {
+            return Err(Error::invalid_request(format!(
+                "limits.message_bytes_max = {max} is less than the {needed} bytes that a message may need: \
+                 inline_body_bytes_max, header_bytes_max, url_bytes_max and some for itself"
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -106,6 +157,7 @@ impl Default for Limits {
             peer_timeout: Duration::from_secs(10),
             object_queue_events_max: 16_384,
             object_queue_bytes_max: 128 << 20,
+            object_handlers_max: 16_384,
             object_queue_age_max: Duration::from_secs(30),
             critical_section_timeout: Duration::from_secs(30),
             headers_max: 256,

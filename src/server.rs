@@ -133,11 +133,13 @@ impl ServerBuilder {
     ///
     /// # Errors
     /// *failed* where an address can't be listened on, or the data folder can't be used (another server uses it,
-    /// a newer version wrote it, it is damaged); *invalid request* for namespaces of one name, or one key.
+    /// a newer version wrote it, it is damaged); *invalid request* for namespaces of one name, or one key, and for
+    /// limits that leave no room to work ([`Limits::check`]).
     ///
     /// # Cancel safety
     /// Dropping the future starts nothing.
     pub async fn start(self) -> Result<Server> {
+        self.limits.check()?;
         let namespaces = Namespaces::new(self.namespaces)?;
         let gateway = GatewayDoor::new(&namespaces, &self.exposed, self.gateway)?;
         let bound = bind(&self.addresses).await?;

@@ -45,6 +45,7 @@ limits! {
     peer_timeout: Time,
     object_queue_events_max: Count,
     object_queue_bytes_max: Bytes,
+    object_handlers_max: Count,
     object_queue_age_max: Time,
     critical_section_timeout: Time,
     headers_max: Count,

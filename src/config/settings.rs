@@ -114,7 +114,7 @@ impl Settings {
             return Err(Error::invalid_request("listen = []: a server needs an address"));
         }
         let limits = file.limits.over(Limits::default());
-        check(&limits)?;
+        limits.check()?;
         let namespaces = file.namespaces.map(|namespaces| {
             let named = namespaces.into_iter().map(|(name, namespace)| NamespaceSettings {
                 unique_key: namespace.unique_key.unwrap_or_else(|| name.clone()),
@@ -193,26 +193,10 @@ fn read(path: &Path) -> Result<File> {
     toml::from_str(&text).map_err(|error| wrong(&error.to_string().trim_end()))
 }
 
-/// Refuses limits that no request could be sent under.
-fn check(limits: &Limits) -> Result<()> {
-    let Limits { inline_body_bytes_max: inline, message_bytes_max: max, .. } = *limits;
-    let parts = [inline, limits.header_bytes_max, limits.url_bytes_max, MESSAGE_OVERHEAD_BYTES];
-    let needed = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(*part));
-    if needed > max {
-        return Err(Error::invalid_request(format!(
-            "limits.message_bytes_max = {max} is less than the {needed} bytes that a message may need: \
-             inline_body_bytes_max, header_bytes_max, url_bytes_max and some for itself"
-        )));
-    }
-    Ok(())
-}
-
 /// Where a server listens that is told nothing: not to be reached from other machines.
 const LISTEN: &str = "127.0.0.1:7400";
 /// Where it serves HTTP then.
 const HTTP: &str = "127.0.0.1:7480";
-/// What a message holds beside the content of a request.
-const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -295,6 +279,9 @@ mod tests {
             ("[limits]\nurl_bytes_max = \"1kb\"", &["url_bytes_max", "1kb", "KiB"]),
             ("[limits]\nmessage_bytes_max = \"1KiB\"", &["message_bytes_max", "1024"]),
             ("[limits]\nspeed_max = 1", &["speed_max"]),
+            ("[limits]\nstream_window_bytes = 0", &["stream_window_bytes = 0", "64"]),
+            ("[limits]\nobject_queue_bytes_max = 511", &["object_queue_bytes_max", "4096"]),
+            ("[limits]\ntransaction_bytes_max = \"0B\"", &["transaction_bytes_max", "65536"]),
             ("[namespaces.A]\nclass = \"Foo\"", &["Foo", "Counter, Kv, Room, Probe", "class"]),
             ("[namespaces.A]\nunique_key = \"x\"", &["class", "namespaces.A"]),
             ("[namespaces.A]\nclass = \"Kv\"\nkey = \"x\"", &["key", "unique_key"]),

@@ -51,14 +51,22 @@ impl Chat {
         Ok(Self { state })
     }
 
-    /// Lets somebody in, who first hears `history`.
+    /// Lets somebody in, who first hears of `history` the newest that fit.
     pub(super) fn join<T: Serialize>(&self, from: Option<&str>, history: &[T]) -> Result<Response> {
         let (client, server) = WebSocket::pair();
         let socket = self.state.accept_web_socket(server, &[])?;
         let name = from.map(|from| from.chars().take(NAME_CHARS_MAX).collect::<String>());
         socket.set_attachment(&name.filter(|name| !name.is_empty()))?;
-        for message in history {
-            socket.send(serde_json::to_string(message)?)?;
+        let lines = history.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+        let mut bytes = 0;
+        let fits = |line: &&String| {
+            bytes += line.len();
+            bytes <= HISTORY_BYTES_MAX
+        };
+        let fitting = lines.iter().rev().take_while(fits).count();
+        let too_many = lines.len() - fitting;
+        for line in lines.into_iter().skip(too_many) {
+            socket.send(line)?;
         }
         self.count();
         Ok(respond::upgrade(client))
@@ -119,6 +127,8 @@ pub(super) fn page() -> Response {
 }
 
 const NAME_CHARS_MAX: usize = 64;
+/// Bytes of the history that somebody hears who comes: all of it waits until they are in.
+const HISTORY_BYTES_MAX: usize = 1 << 20;
 /// The close code for who said what is not taken.
 const NOT_TAKEN: u16 = 4000;
 /// The close code for who does not read.

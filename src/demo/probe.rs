@@ -1,6 +1,6 @@
 //! `PROBE`: an object that reflects, stores, and misbehaves on request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use super::alarms::Alarms;
@@ -23,6 +23,7 @@ pub struct Probe {
     state: State,
     env: Env,
     log: RefCell<Vec<String>>,
+    log_bytes: Cell<usize>,
     alarms: Alarms,
 }
 
@@ -30,7 +31,8 @@ impl DurableObject for Probe {
     async fn new(state: State, env: Env) -> Result<Self> {
         misconstruct(&state.name().unwrap_or_default()).await?;
         let alarms = Alarms::new(state.clone());
-        Ok(Self { state, env, log: RefCell::default(), alarms })
+        let (log, log_bytes) = Default::default();
+        Ok(Self { state, env, log, log_bytes, alarms })
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
@@ -113,9 +115,11 @@ impl Probe {
     /// Appends to the log; returns how many came before.
     pub(super) fn append(&self, entry: &str) -> Result<usize> {
         let mut log = self.log.borrow_mut();
-        if log.len() >= LOG_ENTRIES_MAX {
-            return Err(Error::overloaded(format!("the log is full: {LOG_ENTRIES_MAX} entries")));
+        let bytes = self.log_bytes.get() + size_of::<String>() + entry.len();
+        if bytes > LOG_BYTES_MAX {
+            return Err(Error::overloaded(format!("the log is full: {LOG_BYTES_MAX} bytes")));
         }
+        self.log_bytes.set(bytes);
         log.push(entry.to_owned());
         Ok(log.len() - 1)
     }
@@ -212,15 +216,15 @@ fn misbehave(message: &str) -> ! {
     panic!("{message}")
 }
 
-/// Entries that a log may have.
-const LOG_ENTRIES_MAX: usize = 1_000_000;
+/// Bytes that a log may have.
+const LOG_BYTES_MAX: usize = 64 << 20;
 
 const PATHS: &str = r#"/echo                           the request as JSON
 /log?n=TEXT                     appends TEXT; answers how many came before
 /log                            what was appended, as JSON
 /yield?n=TEXT                   as /log?n=TEXT, then yields once
 /sleep?ms=N                     answers after N ms
-/gone?ms=N                      waits N ms for its caller to go, and logs \"gone\"
+/gone?ms=N                      waits N ms for its caller to go, and logs "gone"
 /stream?bytes=N&chunk=N         answers N bytes, in chunks
 /upload?delay_ms=N&stop_after=N reads the body, slowly or in part; answers its size and SHA-256
 /status?code=N                  answers that status

@@ -12,8 +12,9 @@ use crate::object::{DurableObject, Env, List, Socket, State, Storage};
 use crate::socket::{self, Closed};
 
 /// Messages. `POST /` appends the body, `?from=` somebody; `GET /` answers the last ones, a line of JSON
-/// each: `?limit=` of them, or the first ones `?after=` a number. A browser gets a page to talk on; a WebSocket,
-/// `?from=` somebody, hears the same messages, then all that follow, and says what it sends.
+/// each: `?limit=` of them, or all `?after=` a number, of which `?limit=` are the first. A browser gets a page to talk
+/// on; a WebSocket, `?from=` somebody, hears the same messages (the newest MiB), then all that follow, and says what
+/// it sends.
 ///
 /// It remembers the last thousand, each by the key `message/` and its number.
 #[derive(Debug)]
@@ -76,8 +77,9 @@ struct Wanted {
 
 impl Wanted {
     fn of(query: &Query) -> Result<Self, Complaint> {
-        let limit = query.number("limit")?.unwrap_or(LISTED);
-        Ok(Self { limit, after: query.number("after")? })
+        let after = query.number("after")?;
+        let default = if after.is_some() { HISTORY_MAX as usize } else { LISTED };
+        Ok(Self { limit: query.number("limit")?.unwrap_or(default), after })
     }
 }
 

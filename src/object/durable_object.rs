@@ -99,7 +99,11 @@ pub trait DurableObject: Sized + 'static {
     }
 
     /// Runs before the object leaves memory in an orderly way: evicted, or because the server stops.
-    /// It has 10 s, and when the server stops no longer than that has.
+    ///
+    /// It has 10 s, and when the server stops no longer than that has. Tasks that it begins with
+    /// [`State::wait_until`] run within its time. When the server stops, handlers and tasks that are under way have
+    /// half of [`drain_timeout`](crate::Limits::drain_timeout) for themselves; then this runs beside them.
+    ///
     /// It does not run before a reset or a crash: what must last belongs in storage.
     fn before_shutdown(&self) -> impl Future<Output = ()> {
         std::future::ready(())

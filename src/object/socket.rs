@@ -245,15 +245,34 @@ impl Accepted {
         self.with(|end| Ok(end.reader().take_text(request))).unwrap_or(false)
     }
 
-    /// Sends `response` without the object, where the peer has room for it.
-    pub(crate) fn auto_respond(&self, response: Text, now_ms: u64) {
-        self.auto_responded_ms.set(Some(now_ms));
-        // A peer that does not read gets no more answers than it has room for.
-        let _ = self.with(|end| {
-            end.writer().announce(response.len())?;
-            end.writer().unannounce(response.len());
-            end.writer().push(Message::Text(response))
-        });
+    /// Sends `response` without the object, behind what the object has said where it is in memory.
+    ///
+    /// A peer gets no more answers than it has room for, those included that wait in the outbox.
+    pub(crate) fn auto_respond(
+        self: &Rc<Self>,
+        response: Text,
+        now_ms: u64,
+        outbox: Option<&Outbox>,
+    ) {
+        let bytes = response.len();
+        if self.with(|end| end.writer().announce(bytes)).is_err() {
+            return;
+        }
+        let accepted = self.clone();
+        let leave = move |leaves: bool| {
+            let pushed = accepted.with(|end| {
+                end.writer().unannounce(bytes);
+                if leaves { end.writer().push(Message::Text(response)) } else { Ok(()) }
+            });
+            // Where it was closed meanwhile, nobody is left to read it.
+            if leaves && pushed.is_ok() {
+                accepted.auto_responded_ms.set(Some(now_ms));
+            }
+        };
+        match outbox {
+            Some(outbox) => outbox.send(move |verdict| leave(verdict.is_ok())),
+            None => leave(true),
+        }
     }
 
     /// Takes what is next.
@@ -317,4 +336,35 @@ pub(crate) fn checked_auto_response(request: &str, response: &str) -> Result<(Te
         }
     }
     Ok((request.into(), response.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They piled up without bound while what the object had written was not durable.
+    #[test]
+    fn automatic_answers_wait_for_the_outbox_only_as_far_as_the_peer_has_room() {
+        let limits = Limits { socket_queue_bytes_max: 10_000, ..Limits::default() };
+        let (far, near) = WebSocket::pair_within(&limits);
+        let accepted = Accepted::new(1, near, Box::default(), Waker::noop().clone(), &limits);
+        let outbox = Outbox::default();
+        outbox.lock(1);
+        let answer = Text::from("pong ".repeat(20).as_str());
+        for now_ms in 1..=1_000 {
+            accepted.auto_respond(answer.clone(), now_ms, Some(&outbox));
+        }
+        let held = outbox.held();
+        assert!((10..=100).contains(&held), "{held}");
+        assert_eq!(accepted.auto_responded_ms.get(), None);
+        outbox.durable(1);
+        assert_eq!(accepted.auto_responded_ms.get(), Some(held as u64));
+        let mut taken = 0;
+        while far.reader().try_take().is_some() {
+            taken += 1;
+        }
+        assert_eq!(taken, held);
+        accepted.auto_respond(answer, 7, None);
+        assert!(far.reader().try_take().is_some());
+    }
 }

@@ -118,9 +118,9 @@ impl State {
 
     /// Resets the object: what it holds in memory goes, and its stubs break with `reason`.
     ///
-    /// The handler that calls this runs no further than its next `.await`; what it returns is dropped. So is what was
-    /// written since the last `.await`, if it is not on its way to the store yet; and `reason` is heard at once, before
-    /// earlier writes are durable.
+    /// The handler that calls this runs no further than its next `.await`; what it returns is dropped. So is what it
+    /// wrote since its last `.await`, and what the object said and did not let out yet. The reason is heard at once:
+    /// it does not wait for what was written before, and should tell nothing of it.
     pub fn abort(&self, reason: impl Display) {
         self.control.reset(Error::failed(reason.to_string()).with_remote(true));
     }
@@ -202,9 +202,10 @@ impl State {
     /// calls on its capabilities: a `section` that waits for one of these waits in vain.
     ///
     /// # Errors
-    /// Never to the caller: where `section` fails, or takes over 30 s, the object is reset, and the
-    /// handler that waits here is dropped. (Only a future that is polled notices the time. Beside others in one
-    /// `select!` or `join!` it is; one that is put away after its first poll keeps the object shut.)
+    /// Never to the caller: where `section` fails, or takes over 30 s
+    /// ([`critical_section_timeout`](crate::Limits::critical_section_timeout)), the object is reset, and the
+    /// handler that waits here is dropped. The time is watched while the returned future is polled: one that is kept
+    /// and not polled holds up the object for as long.
     ///
     /// # Cancel safety
     /// Dropping the future drops `section` and lets events in again.
@@ -215,15 +216,10 @@ impl State {
             return std::future::pending().await;
         };
         critical.entered().await;
-        let timeout = self.control.critical_section_timeout();
-        let error = match tokio::time::timeout(timeout, critical.run(section)).await {
-            Ok(Ok(value)) => return value,
-            Ok(Err(error)) => error.with_remote(true),
-            Err(_) => Error::timeout(format!(
-                "a critical section took over {timeout:?}; the object was reset"
-            )),
-        };
-        self.control.reset(error);
+        match run_within(&*self.control, "a critical section", &critical, section).await {
+            Ok(value) => return value,
+            Err(error) => self.control.reset(error.with_remote(true)),
+        }
         std::future::pending().await
     }
 
@@ -241,6 +237,23 @@ impl State {
     pub fn wait_until(&self, task: impl Future<Output = ()> + 'static) {
         self.control.wait_until(task.boxed_local());
     }
+}
+
+/// Runs `code` as that of a critical section that has been entered. Where it takes too long, the object is reset, and
+/// this waits for ever: whatever waits here is dropped with the object.
+pub(super) async fn run_within<T>(
+    control: &dyn Control,
+    what: &str,
+    section: &Section,
+    code: impl Future<Output = T>,
+) -> T {
+    let timeout = control.critical_section_timeout();
+    if let Ok(value) = tokio::time::timeout(timeout, section.run(code)).await {
+        return value;
+    }
+    let text = format!("{what} took over {timeout:?}; the object was reset");
+    control.reset(Error::timeout(text));
+    std::future::pending().await
 }
 
 impl std::fmt::Debug for State {

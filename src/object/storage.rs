@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sql::Sql;
-use super::state::Control;
+use super::state::{Control, run_within};
 use crate::error::{Error, Result};
 use crate::gate::Section;
 use crate::storage::engine::Order;
@@ -194,7 +194,7 @@ impl Storage {
     ///
     /// # Errors
     /// *failed* where the key or the value is too long, the value can't be serialized, the transaction gets too
-    /// large, or the object was reset. Then nothing was written.
+    /// large, or the object was reset; *overloaded* where the disk is too far behind. Then nothing was written.
     pub fn put<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<()> {
         let encoded = value::encode(value).map_err(|error| of_key(key, error))?;
         self.set(key, encoded)
@@ -322,7 +322,7 @@ impl Storage {
     /// Has nothing be stored any more, the alarm and the SQL database included.
     ///
     /// # Errors
-    /// *failed* inside a transaction, or where the object was reset.
+    /// *failed* inside a transaction, while a statement's rows are visited, or where the object was reset.
     pub fn delete_all(&self) -> Result<()> {
         self.inner()?.clear(self.confirm)
     }
@@ -330,7 +330,12 @@ impl Storage {
     /// Runs `work` as a transaction: where it fails, nothing that it wrote was ever written. No other event
     /// enters the object meanwhile. Transactions may nest.
     ///
-    /// What `work` says is not held for what it writes itself, which is not decided yet.
+    /// What `work` says is not held for what it writes itself, which is not decided yet. What the same handler
+    /// writes beside it (`join!`) is part of it. What it waits for must not need another handler, task or body of
+    /// the object: none of them goes on before it ends. Where it takes over 30 s
+    /// ([`critical_section_timeout`](crate::Limits::critical_section_timeout)), the object is reset, and the handler
+    /// that waits here is dropped. The time is watched while the returned future is polled: one that is kept and not
+    /// polled holds up the object for as long.
     ///
     /// # Errors
     /// The error of `work`; *failed* where the object was reset.
@@ -345,7 +350,7 @@ impl Storage {
         // that alone.
         inner.flush()?;
         let open = Open::begin(inner)?;
-        let value = section.run(work).await?;
+        let value = run_within(&*self.control, "a transaction", &section, work).await?;
         open.commit()?;
         Ok(value)
     }
@@ -408,7 +413,8 @@ impl Storage {
         self.inner()?.set_alarm(None, self.confirm)
     }
 
-    /// Returns a bookmark of this moment: everything written so far is before it.
+    /// Returns a bookmark of this moment: everything written so far is before it. What was written in this turn
+    /// becomes durable as one, and what is written later in it as another.
     ///
     /// # Errors
     /// *failed* inside a transaction, where no history is kept, or where the object was reset.
@@ -419,18 +425,18 @@ impl Storage {
     /// Returns the bookmark of a moment, in milliseconds since 1970, to within ten seconds.
     ///
     /// # Errors
-    /// *failed* for a time to come, or further back than history is kept.
+    /// *failed* for a time to come, or further back than history is kept, or was kept without a break.
     pub fn bookmark_at(&self, unix_ms: u64) -> Result<Bookmark> {
         self.inner()?.bookmark_at(unix_ms).map(Bookmark)
     }
 
     /// Has the object's values and SQL database be, from its next start on, what they were at `bookmark`
     /// ([`State::abort`](super::State::abort) has it start again). The alarm stays as it is. Returns the
-    /// bookmark that undoes it.
+    /// bookmark that undoes it, and is one of this moment, as [`bookmark`](Self::bookmark) makes it.
     ///
     /// # Errors
-    /// *failed* where that is further back than history is kept, inside a transaction, or where the object
-    /// was reset.
+    /// *failed* where that is further back than history is kept, or was kept without a break; inside a transaction,
+    /// or where the object was reset.
     pub fn restore_at_next_start(&self, bookmark: Bookmark) -> Result<Bookmark> {
         self.inner()?.restore(bookmark.0).map(Bookmark)
     }

@@ -13,6 +13,7 @@ use futures::FutureExt;
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
+use tokio::time::Sleep;
 
 use super::container::{Container, Inside, Phase, Waiting};
 use super::event::{AlarmReply, Event, Reply, TypedReply};
@@ -49,10 +50,42 @@ pub struct Activation {
 enum Stage {
     Constructing(LocalBoxFuture<'static, Result<Rc<dyn Instance>>>),
     Live(Rc<dyn Instance>),
-    Stopping(LocalBoxFuture<'static, ()>),
+    Stopping(Hook),
     /// It has nothing more to do than to wait until what it wrote is durable.
     Settling,
     Gone,
+}
+
+/// The object's hook for its end, and how long that has.
+struct Hook {
+    /// None once it has ended.
+    future: Option<LocalBoxFuture<'static, ()>>,
+    bound: Pin<Box<Sleep>>,
+}
+
+/// What polling a hook came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hooked {
+    Runs,
+    Ended,
+    /// Its time is over.
+    Late,
+}
+
+impl Hook {
+    fn poll(&mut self, context: &mut Context<'_>) -> Hooked {
+        if self.bound.is_elapsed() || self.bound.as_mut().poll(context).is_ready() {
+            self.future = None;
+            return Hooked::Late;
+        }
+        if let Some(future) = &mut self.future
+            && future.as_mut().poll(context).is_pending()
+        {
+            return Hooked::Runs;
+        }
+        self.future = None;
+        Hooked::Ended
+    }
 }
 
 impl Activation {
@@ -70,6 +103,16 @@ impl Future for Activation {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.container.set_waker(context.waker());
+        self.container.set_in_turn(true);
+        let polled = self.turns(context);
+        self.container.set_in_turn(false);
+        polled
+    }
+}
+
+impl Activation {
+    /// Takes turns until there is nothing to do, or others are to have theirs.
+    fn turns(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut budget = EVENTS_PER_TURN;
         loop {
             if let Some(reason) = self.container.broken() {
@@ -82,6 +125,8 @@ impl Future for Activation {
             }
             match self.turn(context, &mut budget) {
                 Turn::Again => {}
+                // What was written behind the turn's end is handed over by another.
+                Turn::Wait if self.container.take_written() => {}
                 Turn::Wait => return Poll::Pending,
                 Turn::End => return Poll::Ready(()),
             }
@@ -116,22 +161,13 @@ impl Activation {
                 let instance = instance.clone();
                 self.serve(&instance, context, budget)
             }
-            Stage::Stopping(future) => {
-                let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
-                // What the hook waits for may wait for what it wrote.
-                self.flush();
-                match polled {
-                    Ok(Poll::Pending) => Turn::Wait,
-                    Ok(Poll::Ready(())) => {
-                        self.stage = Stage::Settling;
-                        Turn::Again
-                    }
-                    Err(payload) => {
-                        self.panicked(panic_message(&*payload));
-                        Turn::Again
-                    }
+            Stage::Stopping(hook) => match catch_unwind(AssertUnwindSafe(|| hook.poll(context))) {
+                Ok(hooked) => self.stop(hooked, context, budget),
+                Err(payload) => {
+                    self.panicked(panic_message(&*payload));
+                    Turn::Again
                 }
-            }
+            },
             Stage::Settling => {
                 self.flush();
                 if self.container.is_broken() {
@@ -148,6 +184,7 @@ impl Activation {
 
     /// Hands what was written since the last time to the store.
     fn flush(&self) {
+        self.container.take_written();
         if let Some(storage) = self.interior.storage()
             && !self.container.is_broken()
             && let Err(error) = storage.flush()
@@ -163,10 +200,62 @@ impl Activation {
         context: &mut Context<'_>,
         budget: &mut usize,
     ) -> Turn {
-        let mut moved = false;
         // What is inside goes first, and leaves half of the turn to what wants to enter: neither starves.
         let for_events = *budget / 2;
-        while *budget > for_events
+        let mut moved = self.go_on(context, budget, for_events);
+        let handlers_max = self.shard.limits().object_handlers_max;
+        while *budget > 0
+            && !self.container.is_broken()
+            && self.running.len() < handlers_max
+            && let Some(waiting) = self.container.pop()
+        {
+            moved = true;
+            *budget -= 1;
+            self.enter(waiting, instance, context);
+        }
+        moved |= self.start_tasks(context);
+        self.flush();
+        if moved {
+            self.container.set_phase(Phase::Busy);
+            // Whoever asked it to leave for being idle was wrong by now; a server that stops asks again.
+            self.container.take_stop();
+            let is_empty = self.running.is_empty() && !self.container.has_tasks();
+            if !is_empty || self.container.has_waiting() || self.container.is_broken() {
+                return Turn::Again;
+            }
+        }
+        if self.container.has_waiting() {
+            // What waits though nothing moves is kept out by a critical section.
+            self.interior.entrance.wait(context.waker());
+        }
+        if self.container.is_broken() {
+            return Turn::Again;
+        }
+        let is_at_work =
+            !self.running.is_empty() || self.container.has_waiting() || !self.interior.is_settled();
+        if is_at_work && !self.shard.is_hurried() {
+            if self.running.is_empty() && !self.container.has_waiting() {
+                self.container.rest();
+            }
+            return Turn::Wait;
+        }
+        if self.container.take_stop() || self.shard.refusal().is_some() {
+            let future = Some(instance.clone().before_shutdown());
+            let patience = self.shard.limits().shutdown_hook_timeout;
+            let bound = Box::pin(tokio::time::sleep(patience));
+            self.stage = Stage::Stopping(Hook { future, bound });
+            return Turn::Again;
+        }
+        if self.container.phase() == Phase::Busy {
+            self.container.set_phase(Phase::Idle);
+        }
+        Turn::Wait
+    }
+
+    /// Lets what is inside go on, down to a budget of `left`; returns whether anything ended.
+    fn go_on(&mut self, context: &mut Context<'_>, budget: &mut usize, left: usize) -> bool {
+        let mut moved = false;
+        while *budget > left
             && !self.container.is_broken()
             && let Poll::Ready(Some(ended)) = self.running.poll_next_unpin(context)
         {
@@ -174,14 +263,12 @@ impl Activation {
             *budget -= 1;
             self.ended(ended);
         }
-        while *budget > 0
-            && !self.container.is_broken()
-            && let Some(waiting) = self.container.pop()
-        {
-            moved = true;
-            *budget -= 1;
-            self.enter(waiting, instance, context);
-        }
+        moved
+    }
+
+    /// Starts the tasks that were left behind; returns whether there were any.
+    fn start_tasks(&mut self, context: &mut Context<'_>) -> bool {
+        let mut moved = false;
         if !self.container.is_broken() {
             for task in self.container.take_tasks() {
                 moved = true;
@@ -189,35 +276,32 @@ impl Activation {
                 self.start(running, context);
             }
         }
+        moved
+    }
+
+    /// Lets what is inside go on beside the hook, the tasks that the hook begins too. Nothing enters any more.
+    fn stop(&mut self, hooked: Hooked, context: &mut Context<'_>, budget: &mut usize) -> Turn {
+        let moved = self.go_on(context, budget, 0) | self.start_tasks(context);
+        // What they wait for may wait for what was written.
         self.flush();
-        if moved {
-            self.container.set_phase(Phase::Busy);
-            // Whoever asked it to leave for being idle was wrong by now; a server that stops asks again.
-            self.container.take_stop();
+        if moved || self.container.is_broken() {
             return Turn::Again;
         }
-        if self.container.has_waiting() {
-            // What waits though nothing moves is kept out by a critical section.
-            self.interior.entrance.wait(context.waker());
+        let is_over = match hooked {
+            Hooked::Runs => false,
+            Hooked::Ended => self.running.is_empty(),
+            // Handlers that go on while the server stops have what time that has; tasks of the hook have none.
+            Hooked::Late => self.running.is_empty() || !self.shard.is_hurried(),
+        };
+        if !is_over {
+            return Turn::Wait;
         }
-        if !self.running.is_empty()
-            || self.container.has_waiting()
-            || !self.interior.is_settled()
-            || self.container.is_broken()
-        {
-            return if self.container.is_broken() { Turn::Again } else { Turn::Wait };
+        let left = std::mem::take(&mut self.running);
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(left))) {
+            self.panicked(panic_message(&*payload));
         }
-        if self.container.take_stop() || self.shard.refusal().is_some() {
-            let hook = instance.clone().before_shutdown();
-            let patience = self.shard.limits().shutdown_hook_timeout;
-            let bounded = async move { tokio::time::timeout(patience, hook).await.unwrap_or(()) };
-            self.stage = Stage::Stopping(bounded.boxed_local());
-            return Turn::Again;
-        }
-        if self.container.phase() == Phase::Busy {
-            self.container.set_phase(Phase::Idle);
-        }
-        Turn::Wait
+        self.stage = Stage::Settling;
+        Turn::Again
     }
 
     /// Enters the handler of one event, and polls it once.
@@ -237,7 +321,10 @@ impl Activation {
         match event {
             Event::Fetch { request, reply } => self.enter_fetch(request, reply, instance, context),
             Event::Typed { call, reply } => self.enter_typed(call, reply, lane, instance, context),
-            Event::Alarm { tries, reply } => self.enter_alarm(tries, reply, instance, context),
+            Event::Alarm { tries, reply, slot } => {
+                drop(slot);
+                self.enter_alarm(tries, reply, instance, context);
+            }
             Event::Socket { accepted } => self.enter_socket(accepted, instance, context),
         }
         // Where its handler did not begin, it has failed.
@@ -402,7 +489,8 @@ impl Activation {
     /// The object has left memory in order. What came meanwhile starts it again.
     fn stopped(&mut self) -> Turn {
         self.stage = Stage::Gone;
-        self.container.end_activation();
+        // An author's `Drop` may panic as any other code of an author's.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.container.end_activation()));
         if self.container.has_waiting() {
             self.container.set_phase(Phase::Busy);
             (self.interior, self.stage) = construct(&self.container, &self.shard);
@@ -417,7 +505,6 @@ impl Activation {
         let running = std::mem::take(&mut self.running);
         let stage = std::mem::replace(&mut self.stage, Stage::Gone);
         self.container.fail_waiting();
-        // An author's `Drop` may panic as any other code of an author's.
         for running in running {
             let _ = catch_unwind(AssertUnwindSafe(|| running.fail(reason)));
         }

@@ -3,16 +3,16 @@
 //! The row in an object's own record is the truth. This only knows when to look: an object that is rung and finds
 //! nothing due does nothing.
 //!
-//! **Invariant:** one alarm of an object rings at a time, at most a bounded number of all at once, and none early.
+//! **Invariant:** one alarm of an object rings at a time, and none early. At most a bounded number of all are on
+//! their way into their objects at once, and at most a bounded number wait to be tried again.
 //! **Invariant:** an alarm that could not be handled, because its object was reset or not reached, rings again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{Bound, ControlFlow};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
@@ -25,13 +25,19 @@ use super::shard::Shard;
 use crate::error::{Error, Kind, Result};
 use crate::schedule::{Failure, Horizon, RETRIES_MAX, Tries, Window};
 use crate::storage::engine::{Batch, Change, Order};
+use crate::storage::object::has_rows_after;
 use crate::storage::record::{Alarm, Record};
-use crate::storage::row::{Key, KeyRange, ObjectKey, Table};
+use crate::storage::row::{Key, KeyRange, ObjectKey};
 
 /// Alarms of a shard in memory.
 const WINDOW: usize = 8_192;
-/// Alarms of a shard that ring at a time.
-const RINGING_MAX: usize = 256;
+/// Alarms of a shard that are on their way into their objects at a time. How long a handler takes is its own
+/// business: it holds up nobody else's alarm.
+const ENTERING_MAX: usize = 256;
+/// Alarms of a shard that wait to be tried again before no further ones ring.
+const RETRIES_WAITING_MAX: usize = 8_192;
+/// After how long an alarm is tried again for which there was no room.
+const NO_ROOM_DELAY_MS: u64 = 1_000;
 /// How long to wait at most before looking at the wall clock again: it may have been set.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -45,14 +51,16 @@ pub struct Alarms {
     /// Those of `resets` that wait, by time. Where they are stored they were due long ago: the window would never
     /// load them again.
     retries: RefCell<BTreeSet<(u64, ObjectKey)>>,
+    /// How many are on their way into their objects.
+    entering: Cell<usize>,
     changed: Notify,
 }
 
 impl Default for Alarms {
     fn default() -> Self {
-        let (ringing, resets, retries) = Default::default();
+        let (ringing, resets, retries, entering) = Default::default();
         let window = RefCell::new(Window::new(WINDOW));
-        Self { window, ringing, resets, retries, changed: Notify::new() }
+        Self { window, ringing, resets, retries, entering, changed: Notify::new() }
     }
 }
 
@@ -91,7 +99,9 @@ impl Alarms {
 
     fn next_due(&self) -> Option<u64> {
         let retry = self.retries.borrow().first().map(|(at_ms, _)| *at_ms);
-        self.window.borrow().next_due().into_iter().chain(retry).min()
+        let is_full = self.resets.borrow().len() >= RETRIES_WAITING_MAX;
+        let next = if is_full { None } else { self.window.borrow().next_due() };
+        next.into_iter().chain(retry).min()
     }
 
     /// Takes the earliest that is due at `now`.
@@ -103,6 +113,29 @@ impl Alarms {
         }
         drop(retries);
         self.window.borrow_mut().take_due(now).map(|(_, object)| object)
+    }
+}
+
+/// The place of an alarm among those that are on their way into their objects. Dropped, it is free for the next.
+pub struct Slot(Weak<Shard>);
+
+impl Slot {
+    fn take(shard: &Rc<Shard>) -> Self {
+        let entering = &shard.alarms().entering;
+        entering.set(entering.get() + 1);
+        Self(Rc::downgrade(shard))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(shard) = self.0.upgrade() else { return };
+        let alarms = shard.alarms();
+        let entering = alarms.entering.get();
+        alarms.entering.set(entering - 1);
+        if entering == ENTERING_MAX {
+            alarms.changed.notify_one();
+        }
     }
 }
 
@@ -158,18 +191,24 @@ fn load(shard: &Rc<Shard>) -> Result<()> {
     }
 }
 
-/// Rings what is due, as far as so many may ring at a time.
+/// Rings what is due, as far as so many may be on their way at a time.
 fn ring_due(shard: &Rc<Shard>, ringings: &mut Ringings) {
     let alarms = shard.alarms();
     let now = shard.storages().rules().clock.unix_ms();
-    while ringings.len() < RINGING_MAX && shard.refusal().is_none() {
+    while alarms.entering.get() < ENTERING_MAX && shard.refusal().is_none() {
         let Some(object) = alarms.take_due(now) else { return };
         alarms.ringing.borrow_mut().insert(object, None);
         let tries = alarms.reset_tries(&object);
         let (reply, told) = oneshot::channel();
         match shard.key_of(&object) {
             Some(key) => {
-                shard.registry().container(key, shard).push(Event::Alarm { tries, reply }, None)
+                let container = shard.registry().container(key, shard);
+                let slot = Some(Slot::take(shard));
+                container.push(Event::Alarm { tries, reply, slot }, None);
+                if container.phase() == Phase::Absent {
+                    // There was no room for it.
+                    shard.registry().forget_unused(&container);
+                }
             }
             None => drop(reply),
         }
@@ -182,8 +221,8 @@ fn ring_due(shard: &Rc<Shard>, ringings: &mut Ringings) {
 /// Returns how long nothing is due, as far as is known.
 fn delay(shard: &Shard) -> Duration {
     let now = shard.storages().rules().clock.unix_ms();
-    let is_full = shard.alarms().ringing.borrow().len() >= RINGING_MAX;
-    let due = shard.alarms().next_due().filter(|_| !is_full);
+    let rings = shard.alarms().entering.get() < ENTERING_MAX && shard.refusal().is_none();
+    let due = shard.alarms().next_due().filter(|_| rings);
     let delay = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
     delay.map_or(LOOK_AGAIN_AFTER, |delay| delay.clamp(Duration::from_millis(1), LOOK_AGAIN_AFTER))
 }
@@ -198,9 +237,14 @@ impl Shard {
             return alarms.set(object, again);
         };
         let tries = alarms.reset_tries(&object);
+        let now = self.storages().rules().clock.unix_ms();
+        if error.kind == Kind::Overloaded && !error.delivered {
+            // It was not tried.
+            tracing::debug!(object = %object.id, %error, "an alarm waits for room");
+            return alarms.retry(object, tries, now.saturating_add(NO_ROOM_DELAY_MS));
+        }
         let is_theirs = error.remote || error.kind == Kind::Timeout;
         let failure = if is_theirs { Failure::Counted } else { Failure::Uncounted };
-        let now = self.storages().rules().clock.unix_ms();
         tracing::warn!(object = %object.id, %error, "an alarm was not handled");
         let stored = self.stored_alarm(&object);
         if let Ok(stored) = stored
@@ -244,13 +288,13 @@ impl Shard {
     /// Clears the alarm of an object whose handler, or constructor, has failed too often.
     fn give_up(self: &Rc<Self>, object: ObjectKey) {
         tracing::error!(object = %object.id, "an alarm failed {} times: given up", RETRIES_MAX + 1);
-        let container = self.key_of(&object).map(|key| self.registry().container(key, self));
+        let container = self.key_of(&object).and_then(|key| self.registry().known(&key));
         let cleared = match container {
             // In memory again, it clears the alarm itself.
             Some(container) if container.phase() != Phase::Absent => {
                 let tries = Tries { counted: RETRIES_MAX + 1, ..Tries::default() };
                 let (reply, told) = oneshot::channel();
-                container.push(Event::Alarm { tries, reply }, None);
+                container.push(Event::Alarm { tries, reply, slot: None }, None);
                 // An event that nobody waits for would be dropped.
                 tokio::task::spawn_local(told.map(drop));
                 Ok(())
@@ -267,17 +311,12 @@ impl Shard {
         let Some(alarm) = record.alarm.take() else { return Ok(()) };
         let mut batch = Batch::default();
         batch.push(Change::Delete(Key::alarm(alarm.due_ms, &object)));
-        let mut has_rows = false;
-        for table in [Table::Value, Table::Page] {
-            let range = KeyRange::object(table, &object);
-            let visit = &mut |_: &Key, _: Bytes| {
-                has_rows = true;
-                ControlFlow::Break(())
-            };
-            self.storages().store().scan(&range, Order::Ascending, visit)?;
-        }
-        record.has_data = has_rows;
-        batch.push(Change::Put(Key::object(&object), record.encode()?));
+        record.has_data = has_rows_after(&**self.storages().store(), &object, &batch)?;
+        let key = Key::object(&object);
+        batch.push(match record.is_needed(self.storages().rules().retention.is_some()) {
+            true => Change::Put(key, record.encode()?),
+            false => Change::Delete(key),
+        });
         self.storages().write_absent(self.new_activation_number(), object, batch)
     }
 

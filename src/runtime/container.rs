@@ -60,6 +60,12 @@ pub struct Container {
     waker: RefCell<Option<Waker>>,
     phase: Cell<Phase>,
     stop_wanted: Cell<bool>,
+    /// Whether the activation has its turn: what is written meanwhile it hands to the store at the turn's end.
+    in_turn: Cell<bool>,
+    /// Whether anything was written in this turn since the activation looked.
+    written: Cell<bool>,
+    /// Whether the activation has nothing to do but to wait until what it wrote is durable.
+    resting: Cell<bool>,
     last_active: Cell<Instant>,
     sockets: ObjectSockets,
 }
@@ -98,6 +104,9 @@ impl Container {
             waker: RefCell::default(),
             phase: Cell::new(Phase::Absent),
             stop_wanted: Cell::new(false),
+            in_turn: Cell::new(false),
+            written: Cell::new(false),
+            resting: Cell::new(false),
             last_active: Cell::new(Instant::now()),
             sockets: ObjectSockets::default(),
         })
@@ -164,8 +173,10 @@ impl Container {
     }
 
     pub fn set_phase(&self, phase: Phase) {
-        self.phase.set(phase);
-        self.last_active.set(Instant::now());
+        // When a busy object was last active nobody asks.
+        if self.phase.replace(phase) != phase || phase != Phase::Busy {
+            self.last_active.set(Instant::now());
+        }
     }
 
     pub fn last_active(&self) -> Instant {
@@ -266,19 +277,20 @@ impl Container {
         !self.queue.borrow().is_empty()
     }
 
-    /// Fails the events that have waited longer than `age_max` at `now`.
+    pub fn has_tasks(&self) -> bool {
+        !self.tasks.borrow().is_empty()
+    }
+
+    /// Fails the events that have waited longer than `age_max` at `now`, those too that a streaming call holds back.
     pub fn expire(&self, now: Instant, age_max: Duration) {
-        loop {
-            let old = |waiting: &&Waiting| now.duration_since(waiting.since) > age_max;
-            let waiting = {
-                let mut queue = self.queue.borrow_mut();
-                let mut old = queue.iter().take_while(old);
-                let Some(index) = old.position(|waiting| waiting.event.is_counted()) else {
-                    return;
-                };
-                queue.remove(index)
-            };
-            let Some(waiting) = waiting else { return };
+        let is_old = |waiting: &Waiting| {
+            waiting.event.is_counted() && now.duration_since(waiting.since) > age_max
+        };
+        let mut old = take_where(&mut self.queue.borrow_mut(), is_old);
+        for hold in &mut *self.holds.borrow_mut() {
+            old.append(&mut take_where(&mut hold.waiting, is_old));
+        }
+        for waiting in old {
             self.forget(&waiting);
             waiting.event.fail(Error::overloaded(format!(
                 "the event waited for the object for over {age_max:?}"
@@ -353,11 +365,12 @@ impl Container {
     /// Ends the activation: what is left of it acts on nothing any more.
     pub fn end_activation(&self) {
         let interior = self.interior.take();
-        drop(self.take_tasks());
         self.set_phase(Phase::Absent);
-        if let (Some(interior), Some(shard)) = (interior, self.shard.upgrade()) {
+        if let (Some(interior), Some(shard)) = (&interior, self.shard.upgrade()) {
             shard.storages().close(interior.number);
         }
+        // Last, as the author's code in them may panic.
+        drop(self.take_tasks());
     }
 
     /// Returns the number of the present activation; 0 where there is none.
@@ -377,10 +390,33 @@ impl Container {
         }
     }
 
-    /// Gives the activation a turn where everything that it said and wrote has gone its way.
-    pub fn wake_if_settled(&self) {
-        if self.interior.borrow().as_ref().is_some_and(|interior| interior.is_settled()) {
-            self.wake();
+    /// Begins, or ends, a turn of the activation.
+    pub fn set_in_turn(&self, in_turn: bool) {
+        self.in_turn.set(in_turn);
+        if in_turn {
+            self.resting.set(false);
+        }
+    }
+
+    /// Returns whether anything was written in this turn since the last call.
+    pub fn take_written(&self) -> bool {
+        self.written.take()
+    }
+
+    /// Notes that the activation has nothing to do but to wait until what it wrote is durable.
+    pub fn rest(&self) {
+        self.resting.set(true);
+    }
+
+    /// Notes that what the activation wrote is durable: it gets a turn where everything that it said and wrote has
+    /// gone its way, and where it has anything to do then but to be idle.
+    pub fn settled(&self, is_stopping: bool) {
+        if !self.interior.borrow().as_ref().is_some_and(|interior| interior.is_settled()) {
+            return;
+        }
+        match self.resting.take() && !self.stop_wanted.get() && !is_stopping {
+            true => self.set_phase(Phase::Idle),
+            false => self.wake(),
         }
     }
 
@@ -390,6 +426,19 @@ impl Container {
             waker.wake_by_ref();
         }
     }
+}
+
+/// Takes those out of `queue` of which `is_taken` holds.
+fn take_where(
+    queue: &mut VecDeque<Waiting>,
+    is_taken: impl Fn(&Waiting) -> bool,
+) -> VecDeque<Waiting> {
+    if !queue.iter().any(&is_taken) {
+        return VecDeque::new();
+    }
+    let (taken, left) = std::mem::take(queue).into_iter().partition(is_taken);
+    *queue = left;
+    taken
 }
 
 /// Adds a watcher; those who gave up leave when the list would have to grow.
@@ -510,8 +559,10 @@ pub struct Around {
 
 impl Surroundings for Around {
     fn written(&self) {
-        if let Some(container) = self.container.upgrade() {
-            container.wake();
+        let Some(container) = self.container.upgrade() else { return };
+        match container.in_turn.get() {
+            true => container.written.set(true),
+            false => container.wake(),
         }
     }
 

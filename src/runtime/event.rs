@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 
 use futures::channel::oneshot;
 
+use super::alarms::Slot;
 use super::shard::{Parcel, Shard};
-
 use crate::error::{Error, Result};
 use crate::message::{Request, Response};
 use crate::object::{Accepted, TypedCall, TypedOutcome, typed_failure};
@@ -82,6 +82,8 @@ pub enum Event {
         tries: Tries,
         /// Where it goes that it was handled.
         reply: AlarmReply,
+        /// Its place among those on their way, until it enters.
+        slot: Option<Slot>,
     },
     /// A WebSocket has something to take: a message, or its end. Nobody waits for an answer.
     Socket {

@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use super::inbox::Inbox;
 use super::namespaces::{NamespaceConfig, Namespaces};
 use super::placement::Placement;
-use super::shard::{Common, Doors, Parcel, Shard};
+use super::shard::{Common, Doors, Parcel, Shard, or_end};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -64,8 +64,13 @@ impl Node {
         let spaces = namespaces.all().iter().map(space).collect::<Result<_>>()?;
         let leases = engine.acquire(&(0..VIRTUAL_SHARDS).collect::<Vec<_>>())?;
         let transaction_bytes_max = limits.transaction_bytes_max;
-        let sql = sql::limits::Limits::default();
-        let rules = Rules { clock, retention: history, transaction_bytes_max, sql };
+        let backlog_bytes_max = limits.storage_backlog_bytes_max;
+        let sql = sql::limits::Limits {
+            transaction_bytes_max: transaction_bytes_max as u64,
+            ..sql::limits::Limits::default()
+        };
+        let rules =
+            Rules { clock, retention: history, transaction_bytes_max, backlog_bytes_max, sql };
         let common = Common {
             namespaces,
             limits,
@@ -163,7 +168,7 @@ fn start_thread(index: usize, common: Arc<Common>) -> Result<(JoinHandle<()>, Re
                 Err(error) => return drop(ready.send(Err(error))),
             };
             let _ = ready.send(Ok(()));
-            shard.run().await;
+            or_end("the run", shard.run()).await;
         });
     })?;
     is_ready.recv().unwrap_or_else(|_| Err(Error::failed("a thread ended when it began")))?;

@@ -1,6 +1,7 @@
 //! One event inside its object: the author's handler, and what follows from it.
 //!
-//! **Invariant:** a panic of the author's code ends here. `remote` is set here, and by `object::state` where an object resets itself.
+//! **Invariant:** a panic of the author's code ends here. `remote` is set here, and by `object::state` where an object
+//! resets itself.
 //! **Invariant:** what a handler returns after it reset its object is dropped: the reason is the answer.
 //! **Invariant:** every answer, chunk and end of a body passes the outbox.
 
@@ -253,11 +254,11 @@ impl Fetch {
         let outcome = outcome.map_err(theirs).and_then(|response| {
             let response = message::normalize(response, &self.method);
             message::validate_response(&response, limits).map_err(theirs)?;
-            Ok(response)
+            has_its_web_socket(response)
         });
         answering.note(outcome.as_ref().err());
         let outbox = &answering.interior.outbox;
-        let (outcome, pump) = match outcome.and_then(has_its_web_socket) {
+        let (outcome, pump) = match outcome {
             Ok(mut response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let pump = web_socket_leaves(&mut response, limits, outbox);
                 (Ok(response), pump)

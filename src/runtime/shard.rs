@@ -6,11 +6,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::channel::oneshot;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -124,6 +127,8 @@ pub struct Shard {
     active: Cell<usize>,
     deactivated: Notify,
     stopping: Cell<bool>,
+    /// Half of the time that objects have to stop is over.
+    hurried: Cell<bool>,
 }
 
 impl Shard {
@@ -155,6 +160,7 @@ impl Shard {
             active: Cell::new(0),
             deactivated: Notify::new(),
             stopping: Cell::new(false),
+            hurried: Cell::new(false),
         });
         let directory = shard.common.doors.directory(&shard);
         let _ = shard.directory.set(directory);
@@ -163,16 +169,19 @@ impl Shard {
 
     /// Serves parcels until the thread is to end.
     pub(super) async fn run(self: &Rc<Self>) {
-        let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(self)));
         let shard = Rc::downgrade(self);
-        let postman = tokio::task::spawn_local(poll_fn(move |context| match shard.upgrade() {
+        let postman = poll_fn(move |context| match shard.upgrade() {
             Some(shard) => shard.poll_post(context),
             None => Poll::Ready(()),
-        }));
+        });
         let told = Storages::keep_told(Rc::downgrade(self), self.storages.waker());
-        let told = tokio::task::spawn_local(told);
-        let ringing = tokio::task::spawn_local(alarms::ring(Rc::downgrade(self)));
-        let listening = tokio::task::spawn_local(sockets::listen(Rc::downgrade(self)));
+        let tasks = [
+            tokio::task::spawn_local(or_end("the sweeper", sweep(Rc::downgrade(self)))),
+            tokio::task::spawn_local(or_end("the postman", postman)),
+            tokio::task::spawn_local(or_end("the storages", told)),
+            tokio::task::spawn_local(or_end("the alarms", alarms::ring(Rc::downgrade(self)))),
+            tokio::task::spawn_local(or_end("the sockets", sockets::listen(Rc::downgrade(self)))),
+        ];
         let mut batch = VecDeque::new();
         'serve: loop {
             self.inbox(self.index).drain_into(&mut batch).await;
@@ -183,7 +192,7 @@ impl Shard {
                 self.unpack(parcel);
             }
         }
-        [sweeper, postman, told, ringing, listening].iter().for_each(|task| task.abort());
+        tasks.iter().for_each(|task| task.abort());
     }
 
     fn unpack(self: &Rc<Self>, parcel: Parcel) {
@@ -204,7 +213,12 @@ impl Shard {
                 }
             }
             Parcel::Close { lane } => drop(self.lanes.borrow_mut().remove(&lane)),
-            Parcel::Run(run) => run(self),
+            Parcel::Run(run) => {
+                // Whoever waits for it hears that nobody answers.
+                if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
+                    tracing::error!("an errand to a thread panicked, which is a bug");
+                }
+            }
             Parcel::End => {}
         }
     }
@@ -384,6 +398,11 @@ impl Shard {
         self.stopping.get().then(|| Error::disconnected("the server is shutting down"))
     }
 
+    /// Returns whether objects are to stop although something is under way inside them.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried.get()
+    }
+
     /// Returns why no further object can come into memory, where none can.
     pub(super) fn no_room(&self) -> Option<Error> {
         let max = self.limits.objects_max / self.placement().shards();
@@ -460,11 +479,32 @@ impl Shard {
                 deactivated.await;
             }
         };
+        // What is under way in an object has half of the time; then its hook runs beside it.
+        let hurry = async {
+            tokio::time::sleep(self.limits.drain_timeout / 2).await;
+            self.hurried.set(true);
+            self.registry.all().iter().for_each(|container| container.stop());
+            std::future::pending::<()>().await;
+        };
+        let (stopped, hurry) = (pin!(stopped), pin!(hurry));
+        let stopped = futures::future::select(stopped, hurry);
         // Where the time is over, the objects that are left break with their stubs.
         let _ = tokio::time::timeout(self.limits.drain_timeout, stopped).await;
         for container in self.registry.all() {
             container.close_sockets("the server is shutting down");
             container.break_with(Error::disconnected("the server has shut down"));
+        }
+    }
+}
+
+/// Runs what every object of a thread depends on. A panic in it would leave them waiting for ever, so it ends the
+/// process: what was told to be durable is, and the next start serves.
+pub(super) async fn or_end<T>(what: &str, task: impl Future<Output = T>) -> T {
+    match AssertUnwindSafe(task).catch_unwind().await {
+        Ok(ended) => ended,
+        Err(_) => {
+            tracing::error!("{what} of a thread panicked, which is a bug: the process ends");
+            std::process::abort()
         }
     }
 }

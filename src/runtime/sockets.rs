@@ -206,15 +206,9 @@ impl Container {
     /// Answers without the object, but behind what it has said.
     fn auto_respond(&self, shard: &Shard, accepted: &Rc<Accepted>, response: Text) {
         let now_ms = shard.storages().rules().clock.unix_ms();
-        let Some(interior) = self.interior() else {
-            return accepted.auto_respond(response, now_ms);
-        };
-        let accepted = accepted.clone();
-        interior.outbox.send(move |verdict| {
-            if verdict.is_ok() {
-                accepted.auto_respond(response, now_ms);
-            }
-        });
+        let interior = self.interior();
+        let outbox = interior.as_ref().map(|interior| &*interior.outbox);
+        accepted.auto_respond(response, now_ms, outbox);
     }
 
     /// Puts an event of a WebSocket in line, and brings the object into memory where it is not.

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -119,13 +120,9 @@ impl Storages {
     pub fn close(&self, number: u64) {
         let mut open = self.open.borrow_mut();
         let Some(entry) = open.get_mut(&number) else { return };
-        let live = entry.live.take();
-        // Batches that were durable at once were not told of.
-        let is_settled = match &live {
-            Some((storage, _)) => storage.durable() >= entry.session.submitted(),
-            None => entry.told >= entry.session.submitted(),
-        } || entry.told >= entry.session.submitted();
-        if is_settled {
+        // Of batches that were durable at once nothing is told: the storage knows.
+        let durable = entry.live.take().map_or(0, |(storage, _)| storage.durable());
+        if durable.max(entry.told) >= entry.session.submitted() {
             open.remove(&number);
         } else {
             *self.unsettled.borrow_mut().entry(entry.session.object).or_default() += 1;
@@ -141,8 +138,12 @@ impl Storages {
             let storages = shard.storages();
             storages.store.take_done(&mut done);
             for done in done.drain(..) {
-                if let Some(failed) = storages.tell(done) {
-                    shard.read_alarm(failed);
+                let session = done.session;
+                // What leaves an object now is others' code.
+                match catch_unwind(AssertUnwindSafe(|| storages.tell(done))) {
+                    Ok(Some(failed)) => shard.read_alarm(failed),
+                    Ok(None) => {}
+                    Err(_) => storages.give_up(session),
                 }
             }
         }
@@ -180,8 +181,20 @@ impl Storages {
             let text = format!("what the object wrote could not be stored: {}", error.message);
             container.break_with(Error { message: text, ..error });
         }
-        container.wake_if_settled();
+        let is_stopping = container.shard().is_none_or(|shard| shard.refusal().is_some());
+        container.settled(is_stopping);
         failed
+    }
+
+    /// Breaks the object of a session of which a part may have left and another not.
+    fn give_up(&self, session: u64) {
+        let container = {
+            let open = self.open.borrow();
+            open.get(&session).and_then(|entry| entry.live.as_ref()?.1.upgrade())
+        };
+        if let Some(container) = container {
+            container.break_with(Error::failed("what left the object caused a panic"));
+        }
     }
 
     fn one_settled(&self, object: ObjectKey) {

@@ -7,6 +7,7 @@
 //!
 //! **Invariant:** the periods of an object only grow, whatever the clock does.
 //! **Invariant:** a row's history is written in the batch that changes the row.
+//! **Invariant:** what was written while no history was kept is never gone back behind.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -31,12 +32,14 @@ pub struct History {
     retention: Option<Duration>,
     period: Option<u64>,
     saved: HashSet<Key>,
+    /// Whether some that are kept are not remembered any more.
+    forgot: bool,
 }
 
 impl History {
     /// Makes the history of `object`, which is kept for `retention`; none: nothing is kept.
     pub fn new(object: ObjectKey, retention: Option<Duration>) -> Self {
-        Self { object, retention, period: None, saved: HashSet::new() }
+        Self { object, retention, period: None, saved: HashSet::new(), forgot: false }
     }
 
     /// Returns whether anything is kept.
@@ -48,9 +51,10 @@ impl History {
     pub fn close(&mut self) {
         self.period = None;
         self.saved.clear();
+        self.forgot = false;
     }
 
-    /// Enters the period of `now_ms`, and forgets in `batch` what is too old.
+    /// Enters the period of `now_ms`, and forgets in `batch` what is too old, or everything where nothing is kept.
     pub fn enter(&mut self, record: &mut Record, now_ms: u64, batch: &mut Batch) {
         if self.period.is_some_and(|period| now_ms < period.saturating_add(whole_ms(PERIOD))) {
             return;
@@ -61,10 +65,19 @@ impl History {
         if record.since == 0 {
             record.since = period;
         }
-        record.period = period;
-        let Some(oldest) = self.oldest(now_ms).filter(|oldest| record.since < *oldest) else {
+        let last = std::mem::replace(&mut record.period, period);
+        if !self.is_kept() {
+            // Once for all, where it was kept until now: it would be of no use, and never go.
+            if record.unkept != last {
+                let range = KeyRange::object(Table::History, &self.object);
+                batch.push(Change::Clear(range));
+            }
+            record.unkept = period;
             return;
-        };
+        }
+        // What the next start goes back to is needed until then.
+        let oldest = self.oldest(now_ms).map(|oldest| oldest.min(record.restore.unwrap_or(oldest)));
+        let Some(oldest) = oldest.filter(|oldest| record.since < *oldest) else { return };
         let old = oldest.to_be_bytes();
         let to = Bound::Excluded(&old[..]);
         let range = KeyRange::within(Table::History, &self.object, Bound::Unbounded, to);
@@ -82,17 +95,33 @@ impl History {
         store: &dyn Store,
         batch: &mut Batch,
     ) -> Result<()> {
+        self.save_as(row, || store.get(row), record, store, batch)
+    }
+
+    /// Keeps in `batch` that `row` is what `was` returns, likewise.
+    ///
+    /// # Errors
+    /// Where the store can't be read.
+    pub fn save_as(
+        &mut self,
+        row: &Key,
+        was: impl FnOnce() -> Result<Option<Bytes>>,
+        record: &Record,
+        store: &dyn Store,
+        batch: &mut Batch,
+    ) -> Result<()> {
         let Some(period) = self.period.filter(|_| self.is_kept()) else { return Ok(()) };
         // Before its first period there was nothing.
         if record.since == period || self.saved.contains(row) {
             return Ok(());
         }
         let kept = Key::history(&self.object, period, row);
-        if store.get(&kept)?.is_none() {
-            batch.push(Change::Put(kept, encode(store.get(row)?)));
+        if !self.forgot || store.get(&kept)?.is_none() {
+            batch.push(Change::Put(kept, encode(was()?)));
         }
         if self.saved.len() >= SAVED_MAX {
             self.saved.clear();
+            self.forgot = true;
         }
         self.saved.insert(row.clone());
         Ok(())

@@ -27,6 +27,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 
 pub use self::alarm::Ringing;
+pub use self::batch::has_rows_after;
 pub use self::sql::StoredPages;
 use super::engine::{Done, Session, Store, Submitted, Ticket};
 use super::history::History;
@@ -48,6 +49,9 @@ pub struct Rules {
     pub retention: Option<Duration>,
     /// Bytes of one transaction.
     pub transaction_bytes_max: usize,
+    /// Bytes that may wait to become durable on one thread. What is inside an object already may write up to
+    /// twice as much.
+    pub backlog_bytes_max: usize,
     /// The bounds of SQL databases.
     pub sql: limits::Limits,
 }
@@ -153,11 +157,6 @@ impl ObjectStorage {
         Ok(storage)
     }
 
-    /// Returns the session's number.
-    pub fn session(&self) -> u64 {
-        self.session.number
-    }
-
     /// Returns the name that is stored.
     pub fn name(&self) -> Option<String> {
         self.state.borrow().record.name.clone()
@@ -190,8 +189,10 @@ impl ObjectStorage {
     /// Has `key` hold `value`, or nothing.
     ///
     /// # Errors
-    /// Why the storage is broken; *failed* where the transaction is too large.
+    /// Why the storage is broken; *failed* where the transaction is too large; *overloaded* where too much waits
+    /// to become durable.
     pub fn set(&self, key: &[u8], value: Option<Bytes>, confirm: Confirm) -> Result<()> {
+        self.has_room()?;
         let length = value.as_ref().map_or(0, Bytes::len) + key.len();
         self.change(confirm, length, |state| state.pending.top().set(key.to_vec(), value))
     }
@@ -199,18 +200,24 @@ impl ObjectStorage {
     /// Has nothing be stored any more, the alarm included.
     ///
     /// # Errors
-    /// Why the storage is broken; *failed* inside a transaction.
+    /// Why the storage is broken; *failed* inside a transaction or a statement; *overloaded* as for [`set`](Self::set).
     pub fn clear(&self, confirm: Confirm) -> Result<()> {
-        if self.usable()?.pending.depth() > 0 {
+        let (depth, is_read) = {
+            let state = self.usable()?;
+            (state.pending.depth(), state.sql.as_ref().is_some_and(|sql| sql.is_running()))
+        };
+        if depth > 0 {
             return Err(Error::failed("everything can't be deleted inside a transaction"));
         }
-        let pages = self.stored_pages()?;
+        if is_read {
+            return Err(Error::failed("everything can't be deleted while a statement runs"));
+        }
+        self.has_room()?;
         self.change(confirm, 0, |state| {
             state.pending.top().clear();
             // What it had is gone; used again, it begins anew.
             state.sql = None;
             self.pages_hidden.set(true);
-            state.pages.extend(pages.into_iter().map(|number| (number, None)));
         })
     }
 
@@ -389,6 +396,17 @@ impl ObjectStorage {
     fn usable_mut(&self) -> Result<RefMut<'_, State>> {
         drop(self.usable()?);
         Ok(self.state.borrow_mut())
+    }
+
+    /// Refuses a write of the object's own where the store is too far behind: events are refused long before, but
+    /// what is inside already may go on for ever.
+    fn has_room(&self) -> Result<()> {
+        let (bytes, max) = (self.store.backlog_bytes(), self.rules.backlog_bytes_max);
+        if bytes <= max.saturating_mul(2) {
+            return Ok(());
+        }
+        let text = format!("{bytes} bytes wait to be stored, of at most twice {max}");
+        Err(Error::overloaded(text))
     }
 
     /// Makes a change of `bytes` more, and has what is said later wait for it.

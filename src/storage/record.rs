@@ -27,6 +27,21 @@ pub struct Record {
     pub period: u64,
     /// The bookmark that its next start goes back to.
     pub restore: Option<u64>,
+    /// The last period that was written while no history was kept: what was before it can't be gone back to.
+    #[serde(default)]
+    pub unkept: u64,
+}
+
+/// What of a record changes with the object's data. Its name does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Its alarm.
+    pub alarm: Option<Alarm>,
+    has_data: bool,
+    since: u64,
+    period: u64,
+    restore: Option<u64>,
+    unkept: u64,
 }
 
 /// An alarm that will ring.
@@ -73,6 +88,18 @@ impl Alarm {
 }
 
 impl Record {
+    /// Returns what changes with the object's data.
+    pub fn marks(&self) -> Marks {
+        let Self { name: _, has_data, alarm, since, period, restore, unkept } = *self;
+        Marks { alarm, has_data, since, period, restore, unkept }
+    }
+
+    /// Returns whether it has anything to say; where not, there is none in the store. `is_history_kept` is whether
+    /// the object's history is: it goes by the record's periods.
+    pub fn is_needed(&self, is_history_kept: bool) -> bool {
+        self.has_data || self.name.is_some() || self.restore.is_some() || is_history_kept
+    }
+
     /// Encodes it for the store.
     ///
     /// # Errors

@@ -10,9 +10,9 @@ use stubborn::demo_capnp::probe;
 use stubborn::storage::engine::Engine;
 use stubborn::storage::memory::Memory;
 use stubborn::storage::sqlite::Sqlite;
-use stubborn::{Class, Client, Error, Result, Server, Stub};
+use stubborn::{Class, Client, Error, Limits, Result, Server, Stub};
 
-use crate::support::keeper::{KEEPER, Keeper};
+use crate::support::keeper::{KEEPER, Keeper, heal};
 use crate::support::run;
 
 struct World {
@@ -26,11 +26,16 @@ impl World {
     }
 
     async fn at(store: Arc<dyn Engine>, clock: Clock, threads: usize) -> Self {
+        Self::with(store, clock, threads, Limits::default()).await
+    }
+
+    async fn with(store: Arc<dyn Engine>, clock: Clock, threads: usize, limits: Limits) -> Self {
         let server = Server::builder()
             .class(KEEPER, Class::typed::<Keeper, probe::Client>(), KEEPER)
             .threads(NonZeroUsize::new(threads).unwrap())
             .store(store)
             .clock(clock)
+            .limits(limits)
             .listen("127.0.0.1:0")
             .unwrap();
         let server = server.start().await.unwrap();
@@ -273,10 +278,61 @@ fn a_constructor_that_fails_does_not_lose_the_alarm() {
     run(async {
         let store = Memory::new();
         let world = World::on(Arc::new(store.clone())).await;
-        world.say("a", "alarm.300/construct-fails").await.unwrap();
-        world.say("a", "sync/abort").await.unwrap_err();
-        let error = world.say("a", "get-alarm").await.unwrap_err();
+        let at = now() + 300;
+        let name = "constructed-late";
+        world.say(name, &format!("alarm-at.{at}/construct-fails")).await.unwrap();
+        world.say(name, "sync/abort").await.unwrap_err();
+        let error = world.say(name, "get-alarm").await.unwrap_err();
         assert!(error.message.contains("the constructor failed as asked"), "{error:?}");
+        // It has rung, for nobody, by then.
+        pass(at.saturating_sub(now()) + 500).await;
+        heal(name);
+        let fired = world.fired(name, 1).await;
+        assert_eq!((fired[0].scheduled, fired[0].is_retry), (at, true), "{fired:?}");
+        assert!(fired[0].at >= at + 2_000, "{fired:?}");
+    });
+}
+
+/// After 256 of them no alarm of their thread rang until one of them had ended.
+#[test]
+fn alarms_ring_though_hundreds_of_handlers_do_not_end() {
+    run(async {
+        let world = World::at(Arc::new(Memory::new()), Clock::system(), 1).await;
+        let names: Vec<_> = (0..300).map(|n| format!("endless-{n}")).collect();
+        let set = names.iter().map(|name| world.say(name, "script.0.sync+forever/alarm.1"));
+        join_all(set).await.into_iter().for_each(|set| drop(set.unwrap()));
+        for name in &names {
+            world.fired(name, 1).await;
+        }
+        world.say("last", "alarm.1").await.unwrap();
+        world.fired("last", 1).await;
+    });
+}
+
+/// It counted as a failed try, and waited longer each time.
+#[test]
+fn an_alarm_for_which_there_is_no_room_in_memory_rings_when_there_is() {
+    run(async {
+        let limits =
+            Limits { objects_max: 1, evict_after: Duration::from_millis(100), ..Limits::default() };
+        let world = World::with(Arc::new(Memory::new()), Clock::system(), 1, limits).await;
+        let at = now() + 1_000;
+        world.say("a", &format!("alarm-at.{at}")).await.unwrap();
+        let busy = world.stub("busy");
+        while say(&busy, "").await.is_err() {
+            pass(20).await;
+        }
+        let waits = say(&busy, "wait.go");
+        let goes = async {
+            pass(at.saturating_sub(now()) + 2_500).await;
+            say(&busy, "open.go").await.unwrap();
+            now()
+        };
+        let (waited, gone) = futures::join!(waits, goes);
+        waited.unwrap();
+        let fired = world.fired("a", 1).await;
+        assert_eq!((fired[0].retries, fired[0].is_retry), (0, false), "{fired:?}");
+        assert!(fired[0].at >= gone && fired[0].at < gone + 2_000, "{fired:?} {gone}");
     });
 }
 

@@ -594,6 +594,17 @@ fn sections_nest_and_an_inner_transaction_may_fail_alone() {
 }
 
 #[test]
+fn a_transaction_that_is_dropped_leaves_nothing_and_lets_events_in() {
+    run(async {
+        let world = World::with(Memory::new(), Limits::default()).await;
+        let stub = world.stub("gate");
+        let said = stub.say("put.k.0/cut.2/put.k.1/forever/get.k").await.unwrap();
+        assert_eq!(said, "0");
+        assert_eq!(stub.say("get.k").await.unwrap(), "0");
+    });
+}
+
+#[test]
 fn a_section_that_fails_or_takes_too_long_resets_the_object() {
     run(async {
         let critical_section_timeout = Duration::from_millis(300);
@@ -603,7 +614,9 @@ fn a_section_that_fails_or_takes_too_long_resets_the_object() {
             ("put.k.0/sync/block.3/put.k.1/yield/fail", "failed as asked", "1"),
             ("put.k.0/sync/block.2/put.k.1/fail", "failed as asked", "0"),
             ("put.k.0/sync/block.2/put.k.1/forever", "a critical section took over 300ms", "1"),
-            ("put.k.0/sync/block.3/txn.2/put.k.1/forever", "a critical section took over", "0"),
+            ("put.k.0/sync/block.3/txn.2/put.k.1/forever", "took over 300ms", "0"),
+            ("put.k.0/sync/txn.2/put.k.1/forever", "a transaction took over 300ms", "0"),
+            ("put.k.0/sync/txn.2/put.k.1/wait.go", "a transaction took over 300ms", "0"),
             ("put.k.0/sync/txn.2/block.1/fail", "failed as asked", "0"),
         ];
         for (n, (path, reason, left)) in cases.into_iter().enumerate() {

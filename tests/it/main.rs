@@ -19,5 +19,6 @@ mod http_hostile;
 mod inspector;
 mod latency;
 mod order;
+mod patience;
 mod sockets;
 mod support;

@@ -49,6 +49,32 @@ fn everybody_in_a_room_hears_what_is_said_and_who_comes_later_hears_what_was() {
     });
 }
 
+/// All of them had to fit, or nobody came in; of those behind a number only the first hundred were heard.
+#[test]
+fn who_joins_a_full_room_hears_the_newest_that_fit() {
+    served(async |client| {
+        let text = "x".repeat(16 << 10);
+        for _ in 0..400 {
+            let posted = request("POST", "/", &text);
+            send(&client, ("ROOM", "talk"), posted).await.unwrap();
+        }
+        for query in ["?limit=1000", "?after=1"] {
+            let late = join(&client, query).await;
+            let mut heard = Vec::new();
+            loop {
+                let line = hear(&late).await;
+                if line.starts_with("{\"here\"") {
+                    break;
+                }
+                let rest = line.strip_prefix("{\"number\":").unwrap();
+                heard.push(rest.split(',').next().unwrap().parse::<usize>().unwrap());
+            }
+            assert!((50..70).contains(&heard.len()), "{}", heard.len());
+            assert_eq!(heard, (401 - heard.len()..=400).collect::<Vec<_>>(), "{query}");
+        }
+    });
+}
+
 #[test]
 fn a_browser_gets_the_page_and_a_program_does_not() {
     served(async |client| {

@@ -34,12 +34,13 @@ impl ObjectStorage {
     /// Sets the alarm, or clears it. Clearing does not undo that it rings.
     ///
     /// # Errors
-    /// Why the storage is broken.
+    /// Why the storage is broken; *overloaded* where too much waits to become durable.
     pub fn set_alarm(&self, scheduled_ms: Option<u64>, confirm: Confirm) -> Result<()> {
         let is_set = self.alarm()?.is_some();
         if scheduled_ms.is_none() && !is_set {
             return Ok(());
         }
+        self.has_room()?;
         self.change(confirm, 0, |state| {
             state.pending.top().alarm = Some(scheduled_ms.map(Alarm::at));
         })

@@ -5,16 +5,32 @@ use crate::error::{Error, Result};
 use crate::storage::row::Table;
 
 impl ObjectStorage {
-    /// Returns a bookmark of this moment: everything written so far is before it.
+    /// Returns a bookmark of this moment: everything written so far is before it, and becomes durable as one.
     ///
     /// # Errors
     /// Why the storage is broken; *failed* inside a transaction, or where nothing is kept.
     pub fn bookmark(&self) -> Result<u64> {
         self.going_back_is_possible()?;
         self.flush()?;
+        let now = self.rules.clock.unix_ms();
         let mut state = self.usable_mut()?;
         state.history.close();
-        Ok(state.record.period)
+        if state.record.period < now {
+            // So that the next period is a later one, wherever the clock is by then.
+            state.record.period = now;
+            state.record_changed = state.is_recorded;
+        }
+        let bookmark = state.record.period;
+        drop(state);
+        self.surroundings.written();
+        Ok(bookmark)
+    }
+
+    /// Returns the oldest bookmark that can be gone back to.
+    fn oldest(&self) -> Result<u64> {
+        let now = self.rules.clock.unix_ms();
+        let state = self.usable()?;
+        Ok(state.history.oldest(now).unwrap_or(now).max(state.record.unkept))
     }
 
     /// Returns the bookmark of the moment `at_ms`, to within ten seconds.
@@ -24,7 +40,7 @@ impl ObjectStorage {
     pub fn bookmark_at(&self, at_ms: u64) -> Result<u64> {
         self.going_back_is_possible()?;
         let now = self.rules.clock.unix_ms();
-        let oldest = self.usable()?.history.oldest(now).unwrap_or(now);
+        let oldest = self.oldest()?;
         if at_ms < oldest || at_ms > now {
             return Err(Error::failed(format!(
                 "{at_ms} ms is not between {oldest} and {now}, the times that can be gone back to"
@@ -39,10 +55,8 @@ impl ObjectStorage {
     /// As [`bookmark`](Self::bookmark), and where the bookmark is older than is kept.
     pub fn restore(&self, bookmark: u64) -> Result<u64> {
         let undo = self.bookmark()?;
-        let now = self.rules.clock.unix_ms();
-        let oldest = self.usable()?.history.oldest(now).unwrap_or(now);
-        // A period is as old as its end: what was kept in it can be gone back to.
-        if bookmark > undo.max(now) || (bookmark < oldest && bookmark != undo) {
+        let oldest = self.oldest()?;
+        if bookmark > undo || bookmark < oldest {
             return Err(Error::failed(format!(
                 "bookmark {bookmark:016x} is not between {oldest:016x} and {undo:016x}, those that can \
                  be gone back to"

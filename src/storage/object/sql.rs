@@ -54,12 +54,14 @@ impl ObjectStorage {
     /// Uses the SQL database, which is opened where it was not used before.
     ///
     /// # Errors
-    /// The error of `work`; why the storage, or the database, is broken.
+    /// The error of `work`; why the storage, or the database, is broken; *overloaded* where too much waits to become
+    /// durable.
     pub fn with_sql<T>(
         &self,
         confirm: Confirm,
         work: impl FnOnce(&Database) -> Result<T>,
     ) -> Result<T> {
+        self.has_room()?;
         let sql = self.sql()?;
         let was_dirty = sql.is_dirty();
         // Of several statements, those before one that failed have happened.
@@ -107,16 +109,5 @@ impl ObjectStorage {
             return Err(failure);
         }
         outcome
-    }
-
-    pub(super) fn stored_pages(&self) -> Result<Vec<u32>> {
-        let mut pages = Vec::new();
-        let range = KeyRange::object(Table::Page, &self.session.object);
-        self.store.scan(&range, Order::Ascending, &mut |key, _| {
-            let number = key.after_object().first_chunk().copied().map(u32::from_be_bytes);
-            pages.extend(number);
-            ControlFlow::Continue(())
-        })?;
-        Ok(pages)
     }
 }

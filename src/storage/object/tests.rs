@@ -1,5 +1,8 @@
 //! The storage of an object against a model, on a store that holds, fails and forgets commits.
 
+mod bounds;
+mod history;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,6 +26,7 @@ struct World {
     engine: Memory,
     clock: Clock,
     retention: Option<Duration>,
+    backlog_bytes_max: usize,
     sessions: u64,
 }
 
@@ -47,7 +51,8 @@ impl Surroundings for Heard {
 impl World {
     fn new(engine: Memory) -> Self {
         let retention = Some(Duration::from_secs(3600));
-        Self { engine, clock: Clock::starting_at(1_000_000), retention, sessions: 0 }
+        let (clock, backlog_bytes_max) = (Clock::starting_at(1_000_000), 256 << 20);
+        Self { engine, clock, retention, backlog_bytes_max, sessions: 0 }
     }
 
     fn start(&mut self) -> Live {
@@ -60,6 +65,7 @@ impl World {
             clock: self.clock,
             retention: self.retention,
             transaction_bytes_max: 64 << 20,
+            backlog_bytes_max: self.backlog_bytes_max,
             sql: limits::Limits::default(),
         };
         let alarms: Rc<RefCell<Vec<Option<u64>>>> = Rc::default();
@@ -557,6 +563,7 @@ fn writes_that_cannot_become_a_batch_break_the_storage() {
         clock: Clock::starting_at(1_000_000),
         retention: None,
         transaction_bytes_max: 64 << 20,
+        backlog_bytes_max: 256 << 20,
         sql: limits::Limits::default(),
     };
     let (session, outbox) = (Session::new(1, OBJECT, lease), Rc::new(Outbox::default()));

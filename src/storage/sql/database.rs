@@ -55,6 +55,8 @@ pub struct Database {
     savepoints: Cell<u32>,
     /// Why the transaction is gone that the open savepoints were of.
     lost: RefCell<Option<Error>>,
+    /// Statements under way: their visitors may use the database.
+    running: Cell<usize>,
     /// Steps that the running statement has taken, in units of [`STEPS_AT_ONCE`].
     steps: Arc<AtomicU64>,
 }
@@ -66,14 +68,16 @@ impl Database {
     /// Where `pages` can't tell how many there are, the first page can't be read or makes no sense, or SQLite
     /// can't be set up.
     pub fn open(pages: Rc<dyn Pages>, limits: Limits) -> Result<Self> {
-        let registered = Registered::new(pages)?;
+        let dirty_max = limits.transaction_bytes_max / PAGE_BYTES as u64;
+        let dirty_max = usize::try_from(dirty_max).unwrap_or(usize::MAX);
+        let registered = Registered::new(pages, dirty_max)?;
         let opened = Self::connect(&registered.name(), &limits);
         let (connection, guard, steps) = opened.map_err(|error| {
             let failure = registered.file().failure();
             failure.unwrap_or_else(|| Error::failed(format!("opening the sql database: {error}")))
         })?;
-        let (savepoints, lost) = Default::default();
-        Ok(Self { connection, registered, guard, limits, savepoints, lost, steps })
+        let (savepoints, lost, running) = Default::default();
+        Ok(Self { connection, registered, guard, limits, savepoints, lost, running, steps })
     }
 
     fn connect(
@@ -210,6 +214,11 @@ impl Database {
             0 => self.control("ROLLBACK"),
             _ => self.control("ROLLBACK TO s").and_then(|()| self.control("RELEASE s")),
         }
+    }
+
+    /// Returns whether a statement is under way: somebody visits its rows.
+    pub fn is_running(&self) -> bool {
+        self.running.get() > 0
     }
 
     /// Returns how many savepoints are open.
@@ -361,6 +370,7 @@ impl Database {
         counts: &mut Counts,
         visit: Visit<'_>,
     ) -> Result<Arc<[String]>> {
+        let _running = Running::begin(&self.running);
         statement.reset_status(StatementStatus::FullscanStep);
         let (mut columns, mut returned) = (None, 0);
         let mut rows = statement.raw_query();
@@ -404,6 +414,11 @@ impl Database {
         if let Some(refusal) = self.guard.take_refusal() {
             return statement_failed(&refusal, sql);
         }
+        if self.file().take_refused() {
+            let max = self.limits.transaction_bytes_max;
+            let message = format!("more than {max} bytes are written (transaction_bytes_max)");
+            return statement_failed(&message, sql);
+        }
         match explain(error, sql, &self.limits) {
             Meaning::Statement(error) => error,
             Meaning::Broken(error) => {
@@ -418,6 +433,22 @@ impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (pages, savepoints) = (self.file().size(), self.savepoints.get());
         write!(f, "Database({pages} pages, {savepoints} savepoints)")
+    }
+}
+
+/// A statement under way, also where its visitor panics.
+struct Running<'a>(&'a Cell<usize>);
+
+impl<'a> Running<'a> {
+    fn begin(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -8,6 +8,7 @@
 //! **Invariant:** numbers are never used twice in a process.
 //! **Invariant:** all pages from `kept` to `size` are in `dirty`: whatever lies below `kept` is as the source has it.
 //! **Invariant:** `size` counts whole pages; SQLite writes no less.
+//! **Invariant:** no more pages wait in `dirty` than may; SQLite can undo what it wrote even then.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +25,10 @@ use crate::error::{Error, Result};
 /// The pages of one database.
 pub(super) struct PageFile {
     source: Rc<dyn Pages>,
+    /// Pages that may wait to be taken.
+    dirty_max: usize,
+    /// Whether one was refused for that.
+    refused: Cell<bool>,
     state: RefCell<State>,
     /// Whether the source is at work.
     reading: Cell<bool>,
@@ -41,11 +46,11 @@ struct State {
 }
 
 impl PageFile {
-    fn new(source: Rc<dyn Pages>) -> Result<Self> {
+    fn new(source: Rc<dyn Pages>, dirty_max: usize) -> Result<Self> {
         let count = source.count()?;
         let state = State { committed: count, kept: count, size: count, dirty: BTreeMap::new() };
-        let (reading, failure) = Default::default();
-        Ok(Self { source, state: RefCell::new(state), reading, failure })
+        let (refused, reading, failure) = Default::default();
+        Ok(Self { source, dirty_max, refused, state: RefCell::new(state), reading, failure })
     }
 
     /// Returns how many pages there are.
@@ -73,6 +78,11 @@ impl PageFile {
     /// Returns why nothing works any more, if so.
     pub(super) fn failure(&self) -> Option<Error> {
         self.failure.borrow().clone()
+    }
+
+    /// Returns whether a page was refused since the last call because too many wait.
+    pub(super) fn take_refused(&self) -> bool {
+        self.refused.take()
     }
 
     /// Breaks it. The first reason stays.
@@ -142,12 +152,36 @@ impl PageFile {
             let message = format!("sqlite wrote {} bytes at {offset}", bytes.len());
             return Err(self.broken(Code::IOERR_WRITE, message));
         };
+        if !self.has_room(number) {
+            return self.undone(number, bytes);
+        }
         let state = &mut *self.state.borrow_mut();
         if number >= state.size {
             state.resize(number + 1);
         }
         state.dirty.insert(number, Bytes::copy_from_slice(bytes));
         Ok(())
+    }
+
+    /// Returns whether page `number` may wait too.
+    fn has_room(&self, number: u32) -> bool {
+        let state = self.state.borrow();
+        let new = match number.checked_sub(state.size) {
+            Some(gap) => gap as usize + 1,
+            None if state.dirty.contains_key(&number) => 0,
+            None => 1,
+        };
+        new == 0 || state.dirty.len() + new <= self.dirty_max
+    }
+
+    /// Refuses a page too many, unless it is as the source has it. When SQLite undoes a transaction, it writes
+    /// all pages that the transaction meant to change, those too that it has not written.
+    fn undone(&self, number: u32, bytes: &[u8]) -> Result<(), Code> {
+        if number < self.state.borrow().kept && self.page(number)? == bytes {
+            return Ok(());
+        }
+        self.refused.set(true);
+        Err(Code::FULL)
     }
 
     fn truncate(&self, bytes: u64) -> Result<(), Code> {
@@ -192,13 +226,13 @@ pub(super) struct Registered {
 }
 
 impl Registered {
-    /// Makes the file of `source` known to SQLite.
-    pub(super) fn new(source: Rc<dyn Pages>) -> Result<Self> {
+    /// Makes the file of `source` known to SQLite. Up to `dirty_max` pages may wait to be taken.
+    pub(super) fn new(source: Rc<dyn Pages>, dirty_max: usize) -> Result<Self> {
         static SYSTEM: OnceLock<Result<(), stubborn_vfs::RegisterError>> = OnceLock::new();
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let registered = SYSTEM.get_or_init(|| stubborn_vfs::register(SYSTEM_NAME, System));
         registered.as_ref().map_err(|error| Error::failed(error.to_string()))?;
-        let file = Rc::new(PageFile::new(source)?);
+        let file = Rc::new(PageFile::new(source, dirty_max)?);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         FILES.with_borrow_mut(|files| files.insert(number, file.clone()));
         Ok(Self { number, file })

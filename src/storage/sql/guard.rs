@@ -52,10 +52,16 @@ impl Guard {
     pub(super) fn begin(&self, statement: &str) -> Result<(), String> {
         let names_reserved = statement.split(|c| !is_word(c)).any(is_reserved);
         let word = first_word(statement);
-        let changes_schema = CHANGES_SCHEMA.iter().any(|one| word.eq_ignore_ascii_case(one));
+        let is_one_of = |words: &[&str]| words.iter().any(|one| word.eq_ignore_ascii_case(one));
+        let changes_schema = is_one_of(&CHANGES_SCHEMA);
         *lock(&self.state) = State { changes_schema, names_reserved, ..State::default() };
-        if word.eq_ignore_ascii_case("vacuum") {
+        if is_one_of(&["vacuum"]) {
             return Err("VACUUM is refused: it would write the whole database anew".to_owned());
+        }
+        // SQLite asks when it prepares a statement. One of ours of the same text may be prepared already, and is
+        // then not asked about again.
+        if is_one_of(&TRANSACTIONS) {
+            return Err(TRANSACTIONS_REFUSED.to_owned());
         }
         Ok(())
     }
@@ -82,11 +88,7 @@ impl State {
     fn judge(&self, context: &AuthContext<'_>) -> Result<(), String> {
         use AuthAction as A;
         match context.action {
-            A::Transaction { .. } | A::Savepoint { .. } => {
-                Err("BEGIN, COMMIT, ROLLBACK, SAVEPOINT and RELEASE are refused: use \
-                     storage.transaction(...)"
-                    .to_owned())
-            }
+            A::Transaction { .. } | A::Savepoint { .. } => Err(TRANSACTIONS_REFUSED.to_owned()),
             A::Attach { .. } | A::Detach { .. } => {
                 Err("ATTACH and DETACH are refused: an object has one database".to_owned())
             }
@@ -190,6 +192,10 @@ fn begins_with(name: &str, prefix: &str) -> bool {
 
 /// How statements begin that have SQLite write to its own tables. No author's write begins so.
 const CHANGES_SCHEMA: [&str; 6] = ["create", "drop", "alter", "analyze", "reindex", "pragma"];
+/// How statements begin that begin or end a transaction.
+const TRANSACTIONS: [&str; 6] = ["begin", "commit", "end", "rollback", "savepoint", "release"];
+const TRANSACTIONS_REFUSED: &str =
+    "BEGIN, COMMIT, ROLLBACK, SAVEPOINT and RELEASE are refused: use storage.transaction(...)";
 /// Names for tables that are not the author's.
 const RESERVED: [&str; 2] = ["_stubborn_", "_cf_"];
 const RESERVED_NAMES: &str = "_stubborn_ or _cf_";

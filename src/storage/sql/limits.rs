@@ -5,6 +5,8 @@
 pub struct Limits {
     /// Bytes of the database, in pages of 4 KiB.
     pub database_bytes_max: u64,
+    /// Bytes of pages that may wait to be taken: what statements have written since the last time.
+    pub transaction_bytes_max: u64,
     /// Bytes of one text, blob or row.
     pub value_bytes_max: u32,
     /// Bytes of the SQL text of one call.
@@ -25,6 +27,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             database_bytes_max: 10 << 30,
+            transaction_bytes_max: 64 << 20,
             value_bytes_max: 2 << 20,
             statement_bytes_max: 1 << 20,
             parameters_max: 1000,

@@ -36,6 +36,22 @@ fn what_is_refused_is_refused_by_its_name() {
     ] {
         check(&database, sql, "use storage.transaction(...)");
     }
+    // A statement that is prepared already is not looked at again, and ours are when they have run.
+    let kept = rows(&database, "SELECT count(*) FROM t");
+    database.savepoint().unwrap();
+    database.savepoint().unwrap();
+    database.rollback().unwrap();
+    database.release().unwrap();
+    database.savepoint().unwrap();
+    database.rollback().unwrap();
+    for sql in ["SAVEPOINT s", "RELEASE s", "ROLLBACK TO s", "ROLLBACK", "rollback;"] {
+        check(&database, sql, "use storage.transaction(...)");
+        database.savepoint().unwrap();
+        run(&database, "INSERT INTO t VALUES (77)");
+        check(&database, sql, "use storage.transaction(...)");
+        database.rollback().unwrap();
+        assert_eq!(rows(&database, "SELECT count(*) FROM t"), kept, "{sql}");
+    }
     let reserved = "a name that begins with _stubborn_ or _cf_ is reserved";
     for (sql, message) in [
         ("ATTACH ':memory:' AS a", "ATTACH and DETACH are refused"),

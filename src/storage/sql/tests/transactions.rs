@@ -92,6 +92,58 @@ fn what_spills_from_a_small_cache_is_rolled_back_too() {
     }
 }
 
+/// Statements wrote pages into memory without end.
+#[test]
+fn what_one_transaction_writes_is_bounded_and_one_too_large_leaves_nothing() {
+    for cache_pages in [5, 64, 10_000] {
+        let pages = Rc::new(Map::default());
+        let database = pages.open_with(Limits {
+            cache_bytes: cache_pages << 12,
+            transaction_bytes_max: 40 << 12,
+            ..Limits::default()
+        });
+        run(&database, "CREATE TABLE t (k INTEGER PRIMARY KEY, v)");
+        for _ in 0..30 {
+            run(&database, "INSERT INTO t (v) VALUES (zeroblob(9000))");
+            pages.take(&database);
+        }
+        let sum = "SELECT sum(k), sum(length(v)), hex(max(v)) FROM t";
+        let known = rows(&database, sum);
+        let grow = "WITH RECURSIVE n(k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM n LIMIT 100)
+                    INSERT INTO t (v) SELECT zeroblob(9000) FROM n";
+        let change = "UPDATE t SET v = randomblob(9000)";
+        for large in [grow, change] {
+            for is_nested in [false, true] {
+                // What was written before in the turn stays.
+                run(&database, "UPDATE t SET v = zeroblob(9000) WHERE k = 3");
+                if is_nested {
+                    database.savepoint().unwrap();
+                    run(&database, "UPDATE t SET v = zeroblob(8000) WHERE k = 7");
+                    database.savepoint().unwrap();
+                }
+                let failed = match database.exec(large, ()) {
+                    Err(error) => error.message,
+                    Ok(_) if is_nested => {
+                        database.release().unwrap();
+                        database.release().unwrap_err().message
+                    }
+                    Ok(_) => panic!("{large} fits"),
+                };
+                assert!(failed.contains("transaction_bytes_max"), "{failed}");
+                while database.savepoints() > 0 {
+                    database.rollback().unwrap();
+                }
+                assert_eq!(database.page_failure(), None);
+                assert_eq!(rows(&database, sum), known, "{large}");
+                assert_whole(&database);
+                assert!(pages.take(&database) <= 40);
+                assert_eq!(rows(&pages.open(), sum), known);
+                assert_whole(&pages.open());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_transaction_that_sqlite_has_rolled_back_is_over() {
     let (pages, database) = empty();
