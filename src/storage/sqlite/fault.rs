@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 use crate::error::Error;
 
@@ -38,17 +38,32 @@ pub(super) fn of_sqlite(file: &Path, error: &rusqlite::Error) -> Error {
     }
 }
 
-/// Returns whether a transaction failed for what one of its batches is, and not for the state of the file.
-pub(super) fn is_of_a_statement(error: &rusqlite::Error) -> bool {
+/// Returns whether a change failed for what it is or for the pages that it is about, so that others may do better;
+/// and not for the state of the file or the disk as a whole.
+pub(super) fn is_of_a_batch(error: &rusqlite::Error) -> bool {
     use ErrorCode::{
-        ApiMisuse, ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch, Unknown,
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed,
+        NotADatabase, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
     };
-    match error.sqlite_error_code() {
-        Some(code) => matches!(
-            code,
-            TooBig | ConstraintViolation | TypeMismatch | ApiMisuse | ParameterOutOfRange | Unknown
+    let Some(known) = error.sqlite_error() else { return true };
+    match known.code {
+        SystemIoFailure => matches!(
+            known.extended_code,
+            ffi::SQLITE_IOERR_READ
+                | ffi::SQLITE_IOERR_SHORT_READ
+                | ffi::SQLITE_IOERR_DATA
+                | ffi::SQLITE_IOERR_CORRUPTFS
         ),
-        None => true,
+        CannotOpen
+        | DatabaseBusy
+        | DatabaseLocked
+        | DiskFull
+        | FileLockingProtocolFailed
+        | NotADatabase
+        | OutOfMemory
+        | PermissionDenied
+        | ReadOnly => false,
+        _ => true,
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::path::Path;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row};
 
 use super::fault::{self, Context as _};
 use super::sum;
@@ -64,28 +64,51 @@ pub(super) fn read(
     Ok(Rows { rows, more: false })
 }
 
-/// Writes a change.
-pub(super) fn write(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
-    match change {
-        Change::Put(key, value) => {
-            let mut statement = connection.prepare_cached(of_table(key.table()).put)?;
-            let sum = sum::of_row(key, value);
-            statement.execute((key.bytes(), value.as_ref(), sum))?;
-        }
-        Change::Delete(key) => {
-            connection.prepare_cached(of_table(key.table()).delete)?.execute([key.bytes()])?;
-        }
-        Change::Clear(range) if range.is_empty() => {}
-        Change::Clear(range) => {
-            let statements = of_table(range.table);
-            let (from, to) = bounds(range);
-            match &to {
-                Some(to) => connection.prepare_cached(statements.clear)?.execute([&from, to])?,
-                None => connection.prepare_cached(statements.clear_all)?.execute([&from])?,
-            };
-        }
+/// Writes changes, one after the other. It keeps what it has said to SQLite until it is dropped, which is before the
+/// transaction ends.
+pub(super) struct Writer<'a> {
+    connection: &'a Connection,
+    /// Few at a time: a search is faster than a map.
+    kept: Vec<(&'static str, CachedStatement<'a>)>,
+}
+
+impl<'a> Writer<'a> {
+    /// Makes one for the transaction that a connection has open.
+    pub fn new(connection: &'a Connection) -> Self {
+        Self { connection, kept: Vec::new() }
     }
-    Ok(())
+
+    /// Writes a change. `sum` is the checksum of the row that it puts.
+    pub fn write(&mut self, change: &Change, sum: i64) -> rusqlite::Result<()> {
+        match change {
+            Change::Put(key, value) => {
+                let put = self.statement(of_table(key.table()).put)?;
+                put.execute((key.bytes(), value.as_ref(), sum))?;
+            }
+            Change::Delete(key) => {
+                self.statement(of_table(key.table()).delete)?.execute([key.bytes()])?;
+            }
+            Change::Clear(range) if range.is_empty() => {}
+            Change::Clear(range) => {
+                let statements = of_table(range.table);
+                let (from, to) = bounds(range);
+                match &to {
+                    Some(to) => self.statement(statements.clear)?.execute([&from, to])?,
+                    None => self.statement(statements.clear_all)?.execute([&from])?,
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, sql: &'static str) -> rusqlite::Result<&mut CachedStatement<'a>> {
+        let is_it = |known: &'static str| std::ptr::eq(known, sql);
+        if !self.kept.iter().any(|(known, _)| is_it(known)) {
+            self.kept.push((sql, self.connection.prepare_cached(sql)?));
+        }
+        let mut kept = self.kept.iter_mut().filter(|(known, _)| is_it(known));
+        kept.next().map(|(_, statement)| statement).ok_or(rusqlite::Error::InvalidQuery)
+    }
 }
 
 /// Returns the first key of a range and the first key behind it; none where nothing is behind it.
