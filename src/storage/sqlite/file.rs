@@ -18,8 +18,8 @@ use super::meta::{self, APPLICATION_ID, FORMAT, Meta};
 use crate::error::{Error, Result};
 use crate::storage::row::Table;
 
-/// The size of a page.
-pub(super) const PAGE_BYTES: u32 = 8192;
+/// The size of a page, in bytes.
+pub const PAGE_BYTES: u32 = 8192;
 
 /// Makes the tables of a new file, which exists and is empty.
 pub(super) fn create(path: &Path, meta: &Meta) -> Result<()> {
@@ -56,16 +56,19 @@ pub(super) fn create(path: &Path, meta: &Meta) -> Result<()> {
 /// Looks at the head of a file that no connection of this process has open.
 pub(super) fn inspect(path: &Path) -> Result<()> {
     let mut head = [0; HEAD_BYTES];
+    check_first_page(path)?;
     let mut file = File::open(path).map_err(of_io("open", path))?;
-    let bytes = file.metadata().map_err(of_io("read", path))?.len();
-    if bytes < u64::from(PAGE_BYTES) {
-        return Err(fault::damaged(
-            path,
-            format_args!("it ends at offset {bytes}, in its first page"),
-        ));
-    }
     file.read_exact(&mut head).map_err(of_io("read", path))?;
     check_head(path, &head)
+}
+
+fn check_first_page(path: &Path) -> Result<()> {
+    let bytes = path.metadata().map_err(of_io("read", path))?.len();
+    if bytes < u64::from(PAGE_BYTES) {
+        let what = format_args!("it ends at offset {bytes}, in its first page");
+        return Err(fault::damaged(path, what));
+    }
+    Ok(())
 }
 
 /// Checks the first bytes of a file.
@@ -123,13 +126,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
 
 /// Opens a file that another process may serve.
 pub(super) fn open_read_only(path: &Path) -> Result<Connection> {
-    let bytes = path.metadata().map_err(of_io("read", path))?.len();
-    if bytes < u64::from(PAGE_BYTES) {
-        return Err(fault::damaged(
-            path,
-            format_args!("it ends at offset {bytes}, in its first page"),
-        ));
-    }
+    check_first_page(path)?;
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.execute_batch("PRAGMA query_only = ON").about(path)?;
     check(&connection, path)?;

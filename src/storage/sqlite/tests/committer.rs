@@ -7,15 +7,15 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::error::Result;
+use crate::id::ObjectId;
 use crate::storage::engine::{Batch, Change, Done, Engine as _, Lease, Session, Store as _};
-use crate::storage::row::{Key, ObjectKey};
+use crate::storage::row::{Key, ObjectKey, Space};
 use crate::storage::sqlite::checkpoint::Requests;
 use crate::storage::sqlite::committer::Committer;
 use crate::storage::sqlite::file;
 use crate::storage::sqlite::health::Health;
 use crate::storage::sqlite::queue::{Outlet, Queue, Submission, Work};
 use crate::storage::sqlite::{ReadOnly, Sqlite};
-use crate::storage::suite::arbitrary::object;
 use crate::storage::suite::world::{Scratch, put};
 
 /// A store of one file whose batches are written when the test says so, together.
@@ -72,6 +72,11 @@ fn made(objects: u64) -> (Scratch, Vec<Lease>) {
     (scratch, leases)
 }
 
+fn object(number: u64) -> ObjectKey {
+    let id = ObjectId::from_bytes([u8::try_from(number).unwrap(); 32]);
+    ObjectKey { space: Space(0), id }
+}
+
 fn row(number: u64, n: u8) -> Key {
     Key::value(&object(number), &[n])
 }
@@ -80,12 +85,12 @@ fn mark(number: u64) -> u8 {
     200 + u8::try_from(number).unwrap()
 }
 
-/// Makes the pages that hold nothing but rows of an object unreadable.
+/// Makes the leaves that hold little but rows of an object unreadable.
 fn damage(file: PathBuf, number: u64) {
     let mut bytes = fs::read(&file).unwrap();
     let mut damaged = 0;
     for page in bytes.chunks_mut(8192) {
-        if page.iter().filter(|byte| **byte == mark(number)).count() > 4000 {
+        if page[0] == 10 && page.iter().filter(|byte| **byte == mark(number)).count() > 4000 {
             page[..8].fill(0xee);
             damaged += 1;
         }
