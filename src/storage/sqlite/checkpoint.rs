@@ -14,7 +14,7 @@ use super::health::Health;
 
 /// A log of so many pages is brought into its file: 16 MiB.
 pub(super) const LOG_PAGES: u32 = 2048;
-/// A log of so many pages is begun anew after the next checkpoint: 32 MiB. What a log may take on the disk in the end
+/// A log that has so many pages when a checkpoint is asked for is begun anew after it: 32 MiB. What a log may take on the disk in the end
 /// is twice that (`LOG_BYTES_KEPT` in `file.rs`), as long as nobody who reads holds on to it.
 pub(super) const LOG_PAGES_LONG: u32 = 4096;
 
@@ -31,7 +31,7 @@ struct State {
     wanted: Vec<usize>,
     /// The file at work.
     busy: Option<usize>,
-    /// The files that were done since their writers last asked.
+    /// The files whose last checkpoint was done, and whose writers do not know it yet.
     done: Vec<usize>,
     stop: bool,
 }
@@ -41,6 +41,8 @@ impl Requests {
     pub fn want(&self, file: usize) {
         let mut state = self.lock();
         if !state.wanted.contains(&file) {
+            // What was done before is long ago.
+            state.done.retain(|done| *done != file);
             state.wanted.push(file);
             self.changed.notify_one();
         }
@@ -52,7 +54,7 @@ impl Requests {
         state.busy == Some(file) || state.wanted.contains(&file)
     }
 
-    /// Returns whether a checkpoint of a file was done since this was last asked.
+    /// Returns whether the checkpoint of a file that was asked for last is done; once.
     pub fn take_done(&self, file: usize) -> bool {
         let mut state = self.lock();
         let before = state.done.len();

@@ -335,12 +335,11 @@ impl Committer {
         if pages < self.asked_at {
             self.asked_at = 0; // the log has begun anew
         }
-        if pages >= LOG_PAGES_LONG && self.checkpoints.take_done(self.index) {
-            self.begin_log();
-        }
         if pages - self.asked_at >= LOG_PAGES && !self.checkpoints.is_busy(self.index) {
             self.checkpoints.want(self.index);
             self.asked_at = pages;
+        } else if self.asked_at >= LOG_PAGES_LONG && self.checkpoints.take_done(self.index) {
+            self.begin_log();
         }
     }
 

@@ -46,8 +46,8 @@ impl Health {
         self.lost.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// Brings what the log holds into the file, as far as `mode` goes; returns whether that was all of it, or as
-    /// much as could be had beside those who read and write.
+    /// Brings what the log holds into the file, as far as `mode` goes beside those who read and write; returns whether
+    /// that was done. Where it can be tried again, nothing has happened.
     pub fn checkpoint(&self, connection: &Connection, mode: CheckpointMode) -> bool {
         if self.check().is_err() {
             return false;
@@ -55,7 +55,7 @@ impl Health {
         match connection.wal_checkpoint_v2(None::<&str>, mode) {
             Ok(_) => true,
             Err(error) if is_harmless(&error) => {
-                tracing::debug!(file = %self.path.display(), %error, "the log stays as it is");
+                tracing::info!(file = %self.path.display(), %error, "the log stays as it is for now");
                 false
             }
             Err(error) => {

@@ -146,7 +146,7 @@ impl Files {
         let of = object.map(|object| self.index_of(object.shard()));
         let files =
             self.files.iter().enumerate().filter(|(index, _)| of.is_none_or(|of| of == *index));
-        files.map(|(_, file)| file.health.check()).collect()
+        files.map(|(_, file)| file.health.check()).find(Result::is_err).unwrap_or(Ok(()))
     }
 }
 
