@@ -84,6 +84,18 @@ fn what_was_told_to_be_durable_survives_a_sync_of_its_file_that_failed() {
 }
 
 #[test]
+fn a_log_stays_bounded_and_what_was_durable_survives_a_power_cut_after_it_began_anew() {
+    let mut run = Run::start("honest", &[("STUBBORN_DISK_TEAR", "0")]);
+    run.read_until(|line| line == "durable 4000");
+    let log = run.scratch.join("data/store-01.db-wal").metadata().unwrap().len();
+    let rows = run.scratch.join("data/store-01.db").metadata().unwrap().len();
+    assert!(log < 64 << 20, "a log of {log} bytes beside a file of {rows}");
+    assert!(rows > 16 << 20, "a file of {rows} bytes beside a log of {log}");
+    let (told, kept) = run.cut_power(10);
+    assert!(kept >= told, "{told} were told of, {kept} are there");
+}
+
+#[test]
 fn a_sync_that_hangs_holds_back_the_answer_and_nothing_else() {
     let mut run = Run::start("honest", &[]);
     run.read_until(|line| line == "durable 20");
