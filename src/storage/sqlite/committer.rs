@@ -98,7 +98,11 @@ impl Committer {
         }
         drop(ended);
         // A file that is lost keeps its log, for the next start.
-        let settled = self.health.check().and_then(|()| file::settle(&self.connection, &self.path));
+        let settled = self.health.check().and_then(|()| {
+            let settled = file::settle(&self.connection, &self.path);
+            // Whoever closes the file later must not try it again.
+            settled.inspect_err(|error| self.health.lose(error))
+        });
         if let Err(error) = settled.and_then(|()| file::close(self.connection, &self.path)) {
             tracing::warn!(%error, "the store was closed, but not tidied; the next start does it");
         }

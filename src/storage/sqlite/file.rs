@@ -117,7 +117,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection> {
 
 /// Opens a file for one thread that reads it, of the process that serves it.
 ///
-/// It may write as far as SQLite is concerned, for the index of the log; no statement does.
+/// It might write, so that whoever closes the file last can leave it tidy; no statement may.
 pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8192;").about(path)?;

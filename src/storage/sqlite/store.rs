@@ -36,6 +36,13 @@ impl SqliteStore {
     }
 }
 
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        let files = self.files.all();
+        self.reader.tidy(|index| files.get(index).is_some_and(|file| file.health.check().is_ok()));
+    }
+}
+
 impl Store for SqliteStore {
     fn get(&self, key: &Key) -> Result<Option<Bytes>> {
         if let Some(object) = key.object_key() {
