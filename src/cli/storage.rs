@@ -23,6 +23,8 @@ use crate::storage::{StoredPages, readable};
 pub async fn run(args: Storage) -> anyhow::Result<i32> {
     let store = Rc::new(ReadOnly::open(&args.data)?);
     let object = find(&store, &args)?;
+    // A server may write the object meanwhile.
+    store.hold(&object)?;
     let record = store.get(&Key::object(&object))?;
     let Some(record) = record.map(|bytes| Record::decode(&object, &bytes)).transpose()? else {
         let text = format!("nothing is stored of object {} in {}", object.id, args.data.display());

@@ -41,9 +41,10 @@ fn copy(
 ) -> Result<()> {
     let mut shown: Option<(Progress, u64)> = None;
     let copied = copy(&mut |done, all| {
-        let (progress, before) =
-            shown.get_or_insert_with(|| (Progress::new(what, Some(all * PAGE_BYTES)), 0));
-        let more = done.saturating_sub(*before) * PAGE_BYTES;
+        let (progress, before) = shown.get_or_insert_with(|| {
+            (Progress::new(what, Some(all * u64::from(sqlite::PAGE_BYTES))), 0)
+        });
+        let more = done.saturating_sub(*before) * u64::from(sqlite::PAGE_BYTES);
         progress.advance(usize::try_from(more).unwrap_or(usize::MAX));
         *before = done;
     });
@@ -57,6 +58,3 @@ async fn told(what: &str, from: &Path, to: &Path) -> anyhow::Result<i32> {
     output::write(format!("{what} {} to {}\n", from.display(), to.display())).await?;
     Ok(0)
 }
-
-/// Bytes of a page of the store's files.
-const PAGE_BYTES: u64 = 8192;

@@ -13,7 +13,7 @@ use super::engine::{
     Batch, Change, Done, Engine, Lease, Order, Session, Store, Submitted, Ticket, Visit, fenced,
     session_failed,
 };
-use super::row::{Key, KeyRange, Space, Table};
+use super::row::{Key, KeyRange, Space};
 use crate::error::{Error, Result};
 
 /// A store in memory.
@@ -276,22 +276,10 @@ fn in_range(rows: &Rows, range: &KeyRange) -> Vec<(Key, Bytes)> {
 
 /// Returns the first `limit` rows of a range, in an order.
 fn some_in_range(rows: &Rows, range: &KeyRange, order: Order, limit: usize) -> Vec<(Key, Bytes)> {
-    let key = |bytes: &Vec<u8>| Key::from_stored(range.table, bytes);
-    let from = match &range.from {
-        Bound::Unbounded => Bound::Included(key(&Vec::new())),
-        bound => bound.as_ref().map(key),
-    };
-    let to = match &range.to {
-        Bound::Unbounded => match Table::ALL.into_iter().find(|table| *table > range.table) {
-            Some(next) => Bound::Excluded(Key::from_stored(next, &[])),
-            None => Bound::Unbounded,
-        },
-        bound => bound.as_ref().map(key),
-    };
     if range.is_empty() {
         return Vec::new();
     }
-    let rows = rows.range((from, to));
+    let rows = rows.range(range.bounds());
     let copy = |(key, value): (&Key, &Bytes)| (key.clone(), value.clone());
     match order {
         Order::Ascending => rows.take(limit).map(copy).collect(),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::engine::{Batch, Change, Order, Ticket};
-use super::row::{Key, KeyRange, ObjectKey, Table};
+use super::row::{Key, KeyRange, ObjectKey};
 
 /// The batches of one thread that are not durable.
 #[derive(Default)]
@@ -145,7 +145,7 @@ impl Overlay {
         if self.rows.is_empty() || range.is_empty() {
             return Rows::default();
         }
-        let rows = self.rows.range(bounds(range));
+        let rows = self.rows.range(range.bounds());
         let copy = |(key, written): (&Key, &Written)| (key.clone(), written.value.clone());
         let rows: Vec<_> = match order {
             Order::Ascending => rows.take(limit).map(copy).collect(),
@@ -172,7 +172,8 @@ impl Overlay {
         if range.is_empty() {
             return;
         }
-        let hidden: Vec<Key> = self.rows.range(bounds(range)).map(|(key, _)| key.clone()).collect();
+        let hidden: Vec<Key> =
+            self.rows.range(range.bounds()).map(|(key, _)| key.clone()).collect();
         hidden.iter().for_each(|key| drop(self.rows.remove(key)));
         let cleared = Cleared { number, range: range.clone() };
         self.clears.entry(range.object_key()).or_default().push(cleared);
@@ -231,23 +232,6 @@ fn after(range: &KeyRange, order: Order, last: &Key) -> KeyRange {
         Order::Ascending => KeyRange { from: bound, ..range.clone() },
         Order::Descending => KeyRange { to: bound, ..range.clone() },
     }
-}
-
-/// Returns the bounds of a range, which is not empty, among the keys of all tables.
-fn bounds(range: &KeyRange) -> (Bound<Key>, Bound<Key>) {
-    let key = |bytes: &Vec<u8>| Key::from_stored(range.table, bytes);
-    let from = match &range.from {
-        Bound::Unbounded => Bound::Included(key(&Vec::new())),
-        bound => bound.as_ref().map(key),
-    };
-    let to = match &range.to {
-        Bound::Unbounded => match Table::ALL.into_iter().find(|table| *table > range.table) {
-            Some(next) => Bound::Excluded(Key::from_stored(next, &[])),
-            None => Bound::Unbounded,
-        },
-        bound => bound.as_ref().map(key),
-    };
-    (from, to)
 }
 
 #[cfg(test)]

@@ -281,6 +281,23 @@ impl KeyRange {
         }
     }
 
+    /// Returns its bounds among the keys of all tables.
+    pub fn bounds(&self) -> (Bound<Key>, Bound<Key>) {
+        let key = |bytes: &Vec<u8>| Key::from_stored(self.table, bytes);
+        let from = match &self.from {
+            Bound::Unbounded => Bound::Included(Key::from_stored(self.table, &[])),
+            bound => bound.as_ref().map(key),
+        };
+        let to = match &self.to {
+            Bound::Unbounded => match Table::ALL.into_iter().find(|table| *table > self.table) {
+                Some(next) => Bound::Excluded(Key::from_stored(next, &[])),
+                None => Bound::Unbounded,
+            },
+            bound => bound.as_ref().map(key),
+        };
+        (from, to)
+    }
+
     /// Returns the object that all of its rows are of, where its bounds say that they are all of one.
     pub fn object_key(&self) -> Option<ObjectKey> {
         let (Bound::Included(from) | Bound::Excluded(from)) = &self.from else { return None };

@@ -13,8 +13,12 @@
 //                              before the process counts as synced.
 //   STUBBORN_DISK_TEAR=P       P percent of all 512-byte sectors reach the mirror when they are written, unsynced;
 //   STUBBORN_DISK_SEED=N       which of them, repeatably as far as the threads' order repeats
-//   STUBBORN_DISK_FAULT=FILE   what FILE says now: `enospc` writes fail, `eio` syncs fail, `hang` syncs wait until it
-//                              says something else; anything else, or no file: nothing
+//   STUBBORN_DISK_FAULT=FILE   what FILE says now: `enospc` writes fail, `eio` syncs fail, `db-eio` the next sync of a
+//                              `.db` file fails, once in the life of the process, `hang` syncs wait until it says
+//                              something else; anything else, or no file: nothing
+//
+// A sync that fails has lost what was written since the one before, as on Linux: it is in memory, the next sync succeeds,
+// and it never reaches the disk.
 //
 // A sync of a new file makes its name durable too, as ext4 and XFS do. Not covered: writes through mmap (`-shm` files
 // are left out), vectored writes, duplicated descriptors, subdirectories. All system calls are made directly, so that
@@ -228,13 +232,26 @@ static void sync_names(void) {
     }
     if (real) closedir(real); if (copy) closedir(copy);
 }
+// Forgets what was written, as a kernel does that could not write it back. Returns 1 where a sync is to fail.
+static int sync_fails(int fd, struct node *node) {
+    static int once;
+    char path[PATH_MAX];
+    size_t length = node && path_of(fd, path) ? strlen(path) : 0;
+    int is_db = length > 3 && !strcmp(path + length - 3, ".db");
+    int fails = fault_is("eio") || (is_db && fault_is("db-eio") && !__sync_lock_test_and_set(&once, 1));
+    if (!fails || !node) return fails;
+    pthread_mutex_lock(&lock);
+    if (node->sectors) memset(node->dirty, 0, node->sectors);
+    pthread_mutex_unlock(&lock);
+    return 1;
+}
 static int do_sync(int fd, long call) {
     pthread_once(&once, start);
     struct node *node = fd >= 0 && fd < FDS ? of_fd[fd] : NULL;
     int names = fd >= 0 && fd < FDS && is_dir_fd[fd];
     if (!node && !names) return syscall(call, fd);
     while (fault_is("hang")) usleep(2000);
-    if (fault_is("eio")) return errno = EIO, -1;
+    if (sync_fails(fd, node)) return errno = EIO, -1;
     if (mirror[0]) {
         char path[PATH_MAX];
         pthread_mutex_lock(&lock);

@@ -2,19 +2,21 @@
 //!
 //! **Invariant:** it never holds up a commit: it only ever does what SQLite calls a passive checkpoint.
 //!
-//! A passive checkpoint leaves the log as long as it is while others go on writing. Beyond [`LOG_PAGES_MAX`] the
-//! thread that writes finishes what is left of it and begins the log anew; by then little is left.
+//! A passive checkpoint leaves the log as long as it is while others go on writing. The thread that writes begins a
+//! long log anew right after one was done: then all but what was written meanwhile is in the file, and synced.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 
+use super::health::Health;
+
 /// A log of so many pages is brought into its file: 16 MiB.
 pub(super) const LOG_PAGES: u32 = 2048;
-/// A log of so many pages is begun anew as soon as can be: 64 MiB.
-pub(super) const LOG_PAGES_MAX: u32 = 8192;
+/// A log that has so many pages when a checkpoint is asked for is begun anew after it: 32 MiB. What a log may take on the disk in the end
+/// is twice that (`LOG_BYTES_KEPT` in `file.rs`), as long as nobody who reads holds on to it.
+pub(super) const LOG_PAGES_LONG: u32 = 4096;
 
 /// What the threads of the files ask of the one that checkpoints.
 #[derive(Default)]
@@ -29,6 +31,8 @@ struct State {
     wanted: Vec<usize>,
     /// The file at work.
     busy: Option<usize>,
+    /// The files whose last checkpoint was done, and whose writers do not know it yet.
+    done: Vec<usize>,
     stop: bool,
 }
 
@@ -37,6 +41,8 @@ impl Requests {
     pub fn want(&self, file: usize) {
         let mut state = self.lock();
         if !state.wanted.contains(&file) {
+            // What was done before is long ago.
+            state.done.retain(|done| *done != file);
             state.wanted.push(file);
             self.changed.notify_one();
         }
@@ -46,6 +52,21 @@ impl Requests {
     pub fn is_busy(&self, file: usize) -> bool {
         let state = self.lock();
         state.busy == Some(file) || state.wanted.contains(&file)
+    }
+
+    /// Returns whether the checkpoint of a file that was asked for last is done; once.
+    pub fn take_done(&self, file: usize) -> bool {
+        let mut state = self.lock();
+        let before = state.done.len();
+        state.done.retain(|done| *done != file);
+        state.done.len() < before
+    }
+
+    fn done(&self, file: usize) {
+        let mut state = self.lock();
+        if !state.done.contains(&file) {
+            state.done.push(file);
+        }
     }
 
     /// Has the thread end.
@@ -75,12 +96,13 @@ impl Requests {
 }
 
 /// Does what is asked for until it is told to stop.
-pub(super) fn run(requests: &Arc<Requests>, files: &[(PathBuf, Connection)]) {
+pub(super) fn run(requests: &Arc<Requests>, files: &[(Connection, Arc<Health>)]) {
     while let Some(index) = requests.take() {
-        let Some((path, connection)) = files.get(index) else { continue };
-        // A checkpoint that fails has changed nothing that counts: the log stays, and with it every row.
-        if let Err(error) = connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE) {
-            tracing::warn!(file = %path.display(), %error, "the log could not be brought into the file");
+        let Some((connection, health)) = files.get(index) else { continue };
+        // Only who syncs can be told that pages did not reach the disk, and SQLite does not where somebody writes
+        // meanwhile. Then the writer would wait for all of it, when it begins the log anew.
+        if health.checkpoint(connection, CheckpointMode::PASSIVE) && health.sync() {
+            requests.done(index);
         }
     }
 }

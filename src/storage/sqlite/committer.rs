@@ -5,20 +5,21 @@
 //! **Invariant:** a batch that was told to have failed is not found by a later start, unless the disk itself
 //! has failed for good (see [`Committer::seal`]).
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::checkpoint::{LOG_PAGES, LOG_PAGES_MAX, Requests};
+use super::checkpoint::{LOG_PAGES, LOG_PAGES_LONG, Requests};
 use super::fault::{self, Context as _};
 use super::file;
-use super::pace::Pace;
+use super::health::Health;
 use super::queue::{self, Control, Group, Queue, Submission};
 use super::rows;
-use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::storage::engine::{Lease, fenced, session_failed};
 use crate::storage::row::{Space, VIRTUAL_SHARDS};
@@ -30,96 +31,100 @@ pub(super) struct Committer {
     connection: Connection,
     queue: Arc<Queue>,
     checkpoints: Arc<Requests>,
+    health: Arc<Health>,
     /// The epochs of all virtual shards, as the file has them.
     epochs: Vec<u64>,
+    /// Changes when another process has written the file; none where the epochs have to be read again anyway.
+    version: Option<u32>,
     /// How many pages the log has, as SQLite says after each commit.
     log_pages: Arc<AtomicU32>,
     /// How many it had when a checkpoint was last asked for.
     asked_at: u32,
     /// How many failed transactions were sealed.
     seals: u64,
-    /// Whether it waits for more before it writes.
-    pace: Pace,
+}
+
+/// Why a transaction was not written.
+enum Failure {
+    /// The batch at this place can't be written. Others may be.
+    Batch(usize, Error),
+    /// Nothing can be written.
+    All(Error),
 }
 
 impl Committer {
     /// Makes the committer of an open file.
     pub fn new(
         index: usize,
-        path: PathBuf,
         mut connection: Connection,
         queue: Arc<Queue>,
         checkpoints: Arc<Requests>,
+        health: Arc<Health>,
     ) -> Result<Self> {
+        let path = health.path().to_owned();
+        // What is written in between is read again.
+        let version = Some(version(&connection).about(&path)?);
         let epochs = read_epochs(&connection, &path)?;
         let log_pages = Arc::new(AtomicU32::new(0));
         watch_log(&mut connection, &log_pages).about(&path)?;
-        let (asked_at, seals, pace) = Default::default();
+        let (asked_at, seals) = Default::default();
         Ok(Self {
             index,
             path,
             connection,
             queue,
             checkpoints,
+            health,
             epochs,
+            version,
             log_pages,
             asked_at,
             seals,
-            pace,
         })
     }
 
     /// Writes what comes until the queue is closed and empty; then tidies the file.
     pub fn run(mut self) {
         let ended = Ended(self.queue.clone());
-        while let Some(group) = self.queue.take(&mut self.pace) {
-            match group {
-                Group::Batches(batches) => self.commit(batches),
-                Group::Control(control) => self.control(control),
+        let mut works = VecDeque::new();
+        while self.queue.take(&mut works) {
+            while let Some(group) = Group::of(&mut works) {
+                match group {
+                    Group::Batches(batches) => self.commit(batches),
+                    Group::Control(control) => self.control(control),
+                }
+                self.tend_log();
             }
-            self.tend_log();
         }
         drop(ended);
-        let Self { connection, path, .. } = self;
-        let settled = file::settle(&connection, &path);
-        if let Err(error) = settled.and_then(|()| file::close(connection, &path)) {
+        // A file that is lost keeps its log, for the next start.
+        let settled = self.health.check().and_then(|()| {
+            let settled = file::settle(&self.connection, &self.path);
+            // Whoever closes the file later must not try it again.
+            settled.inspect_err(|error| self.health.lose(error))
+        });
+        if let Err(error) = settled.and_then(|()| file::close(self.connection, &self.path)) {
             tracing::warn!(%error, "the store was closed, but not tidied; the next start does it");
         }
     }
 
-    /// Writes batches as one transaction, and tells what became of each.
+    /// Writes batches, and tells what became of each.
     fn commit(&mut self, mut group: Vec<Submission>) {
-        for submission in &mut group {
+        self.refuse_some(&mut group);
+        self.write(&mut group);
+        queue::tell(group);
+    }
+
+    /// Refuses what must not be written: batches of sessions that have failed or have lost their lease.
+    fn refuse_some(&self, group: &mut [Submission]) {
+        for submission in group {
             if let Some(error) = self.refusal(submission) {
                 submission.refuse(error);
             }
         }
-        let mut written = group.iter().filter(|submission| !submission.is_refused());
-        let alone = written.clone().count() == 1;
-        let outcome = if written.clone().all(|submission| submission.batch.is_empty()) {
-            Ok(())
-        } else {
-            let mut changes = written.by_ref().flat_map(|submission| submission.batch.changes());
-            let act = |connection: &Connection| {
-                changes.try_for_each(|change| rows::write(connection, change))
-            };
-            self.transaction(act)
-        };
-        self.pace.written(group.len());
-        if let Err(error) = outcome {
-            if fault::is_of_a_statement(&error) && !alone {
-                // One of them can't be written: the others must not suffer from it.
-                group.into_iter().for_each(|submission| self.commit(vec![submission]));
-                return;
-            }
-            let error = fault::of_sqlite(&self.path, &error);
-            let written = group.iter_mut().filter(|submission| !submission.is_refused());
-            written.for_each(|submission| submission.refuse(error.clone()));
-        }
-        queue::tell(group);
     }
 
-    /// Returns why a batch is not written.
+    /// Returns why a batch must not be written.
     fn refusal(&self, submission: &Submission) -> Option<Error> {
         if submission.is_refused() {
             return None;
@@ -132,36 +137,101 @@ impl Committer {
         (epoch != lease.epoch).then(|| fenced(lease, epoch))
     }
 
-    /// Does something in a transaction, and has it synced.
-    fn transaction<T>(
-        &mut self,
-        act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        let run = |sql| self.connection.prepare_cached(sql)?.execute([]).map(drop);
-        let result = run("BEGIN IMMEDIATE").and_then(|()| act(&self.connection));
-        match result {
-            Ok(result) => match self.commit_transaction() {
-                Ok(()) => Ok(result),
-                Err(error) => {
-                    self.roll_back();
-                    self.seal();
-                    Err(error)
+    /// Writes all that is not refused, as one transaction. What can't be written is refused, and must not make the
+    /// others fail: they are written without it.
+    fn write(&mut self, mut group: &mut [Submission]) {
+        for _ in 0..ROUNDS_MAX {
+            match self.write_at_once(group) {
+                Ok(()) => return,
+                Err(Failure::Batch(index, error)) => {
+                    if let Some(submission) = group.get_mut(index) {
+                        submission.refuse(error);
+                    }
+                    self.refuse_some(group);
                 }
-            },
-            Err(error) => {
-                self.roll_back();
-                Err(error)
+                Err(Failure::All(error)) => return refuse_all(group, &error),
             }
+        }
+        // The more can't be written, the less is saved by writing the others together.
+        while let Some((first, rest)) = group.split_first_mut() {
+            self.refuse_some(std::slice::from_mut(first));
+            match self.write_at_once(std::slice::from_mut(first)) {
+                Ok(()) => {}
+                Err(Failure::Batch(_, error)) => first.refuse(error),
+                Err(Failure::All(error)) => {
+                    first.refuse(error.clone());
+                    return refuse_all(rest, &error);
+                }
+            }
+            group = rest;
         }
     }
 
-    fn commit_transaction(&mut self) -> rusqlite::Result<()> {
-        let clock = Clock::system();
-        let begun = clock.now();
-        let committed =
-            self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-        self.pace.synced(clock.now() - begun);
-        committed.map(drop)
+    /// Writes all that is not refused, or nothing.
+    fn write_at_once(&mut self, group: &mut [Submission]) -> Result<(), Failure> {
+        let is_to_write = |one: &&Submission| !one.is_refused() && !one.batch.is_empty();
+        if !group.iter().any(|one| is_to_write(&one)) {
+            return Ok(());
+        }
+        self.transaction(|this, has_moved| {
+            if has_moved {
+                this.refuse_some(group);
+            }
+            let mut writer = rows::Writer::new(&this.connection);
+            for (index, submission) in group.iter().enumerate() {
+                let mut changes = submission.changes().filter(|_| is_to_write(&submission));
+                if let Err(error) = changes.try_for_each(|(change, sum)| writer.write(change, sum))
+                {
+                    let told = fault::of_sqlite(&this.path, &error);
+                    return Err(match fault::is_of_a_batch(&error) {
+                        true => Failure::Batch(index, told),
+                        false => Failure::All(told),
+                    });
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Does something in a transaction, and has it synced. `act` hears whether another process has written the file
+    /// since the last: then the epochs are new.
+    fn transaction<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self, bool) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let begun = self.begin().map_err(Failure::All);
+        let result = begun.and_then(|has_moved| act(self, has_moved));
+        let result = match result {
+            Ok(result) => match self.say("COMMIT") {
+                Ok(()) => return Ok(result),
+                Err(error) => Err(Failure::All(error)),
+            },
+            Err(failure) => {
+                self.roll_back();
+                return Err(failure);
+            }
+        };
+        self.roll_back();
+        self.seal();
+        result
+    }
+
+    /// Begins a transaction; returns whether the epochs were read again.
+    fn begin(&mut self) -> Result<bool> {
+        self.health.check()?;
+        self.say("BEGIN IMMEDIATE")?;
+        let version = Some(version(&self.connection).about(&self.path)?);
+        let has_moved = version != self.version;
+        if has_moved {
+            self.epochs = read_epochs(&self.connection, &self.path)?;
+            self.version = version;
+        }
+        Ok(has_moved)
+    }
+
+    fn say(&self, sql: &str) -> Result<()> {
+        let said = self.connection.prepare_cached(sql).and_then(|mut known| known.execute([]));
+        said.map(drop).about(&self.path)
     }
 
     fn roll_back(&mut self) {
@@ -169,9 +239,9 @@ impl Committer {
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {
             tracing::error!(file = %self.path.display(), %error, "a transaction could not be rolled back");
-            // The connection is of no use. Its log is not touched by closing it, as others have it open.
+            // The connection is of no use. Its log is not touched by closing it.
             match self.reopen() {
-                Ok(connection) => self.connection = connection,
+                Ok(connection) => (self.connection, self.version) = (connection, None),
                 Err(error) => {
                     tracing::error!(%error, "nothing can be written until this is mended")
                 }
@@ -221,24 +291,21 @@ impl Committer {
     }
 
     fn acquire(&mut self, shards: &[u16]) -> Result<Vec<Lease>> {
-        let mut epochs = self.epochs.clone();
-        let mut leases = Vec::with_capacity(shards.len());
-        for shard in shards {
-            let epoch = epochs
-                .get_mut(usize::from(*shard))
-                .ok_or_else(|| Error::failed(format!("there is no virtual shard {shard}")))?;
-            *epoch += 1;
-            leases.push(Lease { shard: *shard, epoch: *epoch });
-        }
-        let write = |connection: &Connection| {
-            let sql = "REPLACE INTO shard (shard, epoch) VALUES (?1, ?2)";
-            let mut statement = connection.prepare_cached(sql)?;
-            for Lease { shard, epoch } in &leases {
-                statement.execute((shard, epoch.cast_signed()))?;
-            }
-            Ok(())
-        };
-        self.transaction(write).map_err(|error| fault::of_sqlite(&self.path, &error))?;
+        let acquired = self.transaction(|this, _| {
+            let mut epochs = this.epochs.clone();
+            let leases = raise(&mut epochs, shards).map_err(Failure::All)?;
+            let write = || {
+                let sql = "REPLACE INTO shard (shard, epoch) VALUES (?1, ?2)";
+                let mut statement = this.connection.prepare_cached(sql)?;
+                for Lease { shard, epoch } in &leases {
+                    statement.execute((shard, epoch.cast_signed()))?;
+                }
+                Ok(())
+            };
+            write().about(&this.path).map_err(Failure::All)?;
+            Ok((leases, epochs))
+        });
+        let (leases, epochs) = acquired.map_err(Failure::into_error)?;
         self.epochs = epochs;
         Ok(leases)
     }
@@ -257,38 +324,70 @@ impl Committer {
             connection.execute(put, (number, fingerprint, name))?;
             Ok(Space(number))
         };
-        self.transaction(write).map_err(|error| fault::of_sqlite(&self.path, &error))
+        let act =
+            |this: &mut Self, _| write(&this.connection).about(&this.path).map_err(Failure::All);
+        self.transaction(act).map_err(Failure::into_error)
     }
 
     fn epoch(&self, shard: u16) -> u64 {
         self.epochs.get(usize::from(shard)).copied().unwrap_or_default()
     }
 
-    /// Has a long log brought into the file, and begins a very long one anew.
+    /// Has a log that has grown brought into its file, and begins a long one anew.
     fn tend_log(&mut self) {
         let pages = self.log_pages.load(Ordering::Relaxed);
         if pages < self.asked_at {
             self.asked_at = 0; // the log has begun anew
         }
-        if pages - self.asked_at < LOG_PAGES || self.checkpoints.is_busy(self.index) {
-            return;
+        if pages - self.asked_at >= LOG_PAGES && !self.checkpoints.is_busy(self.index) {
+            self.checkpoints.want(self.index);
+            self.asked_at = pages;
+        } else if self.asked_at >= LOG_PAGES_LONG && self.checkpoints.take_done(self.index) {
+            self.begin_log();
         }
-        if pages >= LOG_PAGES_MAX && self.asked_at > 0 {
-            // What is left to do is what was written since the last checkpoint began. Readers of old states
-            // make it fail, without a wait: then it is tried again when the log has grown.
-            let done = self.connection.busy_timeout(std::time::Duration::ZERO).and_then(|()| {
-                self.connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::RESTART)
-            });
-            if let Err(error) = done {
-                tracing::debug!(file = %self.path.display(), pages, %error, "the log stays long");
-            }
-            if let Err(error) = self.connection.busy_timeout(file::BUSY_TIMEOUT) {
+    }
+
+    /// Begins the log anew. What is left to bring into the file, and to sync there, is what was written since the
+    /// last checkpoint began. Readers of old states make it fail, without a wait: it is tried again after the next.
+    fn begin_log(&mut self) {
+        let wait = |time| {
+            if let Err(error) = self.connection.busy_timeout(time) {
                 tracing::debug!(%error, "the time to wait for others could not be set");
             }
-        }
-        self.checkpoints.want(self.index);
-        self.asked_at = pages;
+        };
+        wait(Duration::ZERO);
+        self.health.checkpoint(&self.connection, CheckpointMode::RESTART);
+        wait(file::BUSY_TIMEOUT);
     }
+}
+
+impl Failure {
+    fn into_error(self) -> Error {
+        let (Self::Batch(_, error) | Self::All(error)) = self;
+        error
+    }
+}
+
+fn refuse_all(group: &mut [Submission], error: &Error) {
+    let left = group.iter_mut().filter(|submission| !submission.is_refused());
+    left.for_each(|submission| submission.refuse(error.clone()));
+}
+
+/// Raises the epochs of virtual shards, and returns the leases under the new ones.
+fn raise(epochs: &mut [u64], shards: &[u16]) -> Result<Vec<Lease>> {
+    let raise = |shard: &u16| {
+        let epoch = epochs
+            .get_mut(usize::from(*shard))
+            .ok_or_else(|| Error::failed(format!("there is no virtual shard {shard}")))?;
+        *epoch += 1;
+        Ok(Lease { shard: *shard, epoch: *epoch })
+    };
+    shards.iter().map(raise).collect()
+}
+
+/// Returns a number that changes when another connection has written the file.
+fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
 /// Has SQLite note after each commit how long the log is.
@@ -326,3 +425,6 @@ impl Drop for Ended {
         self.0.end();
     }
 }
+
+/// How often a transaction is tried anew without what could not be written.
+const ROUNDS_MAX: usize = 8;

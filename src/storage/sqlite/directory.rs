@@ -5,11 +5,12 @@
 //! **Invariant:** nothing is written into a directory that holds anything else.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
+use rustix::io::Errno;
 
 use super::fault::of_io;
 use super::file;
@@ -36,13 +37,13 @@ impl Lock {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(of_io("write", &path))?;
         if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
+            if error != Errno::WOULDBLOCK {
                 return Err(of_io("lock", &path)(error.into()));
             }
             let mut holder = String::new();
             file.read_to_string(&mut holder).map_err(of_io("read", &path))?;
             return Err(Error::failed(format!(
-                "{} is in use by another server, process {}: stop that one, or choose another directory",
+                "{} is in use by another server or copy, process {}: stop that one, or choose another directory",
                 directory.display(),
                 holder.trim()
             )));
@@ -57,14 +58,7 @@ impl Lock {
 
 /// Makes the directory if it is not there, and makes sure that it is free or holds a store.
 pub(super) fn prepare(directory: &Path) -> Result<()> {
-    if !directory.exists() {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(directory).map_err(of_io("create", directory))?;
-        if let Some(parent) = directory.parent().filter(|path| !path.as_os_str().is_empty()) {
-            sync(parent)?;
-        }
-    }
+    make(directory)?;
     let names = names(directory)?;
     let foreign = names.iter().find(|name| !is_ours(name));
     match foreign {
@@ -75,6 +69,26 @@ pub(super) fn prepare(directory: &Path) -> Result<()> {
             )))
         }
         _ => Ok(()),
+    }
+}
+
+/// Makes a directory that only its owner may use, and those above it, where they are not there; so that a power cut
+/// does not take it away again with all that is in it.
+pub(super) fn make(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        return Ok(());
+    }
+    let parent = match directory.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    make(parent)?;
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(of_io("create", directory)(error))
+        }
+        _ => sync(parent),
     }
 }
 
@@ -136,6 +150,18 @@ pub(super) fn finish_creation(directory: &Path) -> Result<()> {
     if left.is_empty() { Ok(()) } else { sync(directory) }
 }
 
+/// Gives a file another name, which no file has.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
+    let renamed = rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
+    match renamed {
+        // Not all file systems can tell; nobody else is at work here.
+        Err(Errno::INVAL | Errno::NOSYS) if !to.exists() => {
+            fs::rename(from, to).map_err(of_io("rename", from))
+        }
+        renamed => renamed.map_err(|error| of_io("rename", from)(error.into())),
+    }
+}
+
 /// Makes an empty file that only its owner may read.
 pub(super) fn new_file(path: &Path) -> Result<()> {
     let mut options = OpenOptions::new();
@@ -176,7 +202,8 @@ fn is_ours(name: &str) -> bool {
     name == LOCK || name == "lost+found" || is_new(name) || index_of(name).is_some()
 }
 
-const LOCK: &str = "lock";
+/// The name of the file that is locked.
+pub(super) const LOCK: &str = "lock";
 /// What the name of a file ends with while a store is made.
 const NEW: &str = ".new";
 

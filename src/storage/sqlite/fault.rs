@@ -65,19 +65,32 @@ fn is_of_a_page(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_DATA)
 }
 
-/// Returns whether a transaction failed for what one of its batches is, or for the pages that it needs, and not for
-/// the state of the whole file.
-pub(super) fn is_of_a_statement(error: &rusqlite::Error) -> bool {
+/// Returns whether a change failed for what it is or for the pages that it is about, so that others may do better;
+/// and not for the state of the file or the disk as a whole.
+pub(super) fn is_of_a_batch(error: &rusqlite::Error) -> bool {
     use ErrorCode::{
-        ApiMisuse, ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch, Unknown,
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed,
+        NotADatabase, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
     };
-    match error.sqlite_error_code() {
-        _ if is_of_a_page(error) => true,
-        Some(code) => matches!(
-            code,
-            TooBig | ConstraintViolation | TypeMismatch | ApiMisuse | ParameterOutOfRange | Unknown
+    let Some(known) = error.sqlite_error() else { return true };
+    match known.code {
+        SystemIoFailure => matches!(
+            known.extended_code,
+            ffi::SQLITE_IOERR_READ
+                | ffi::SQLITE_IOERR_SHORT_READ
+                | ffi::SQLITE_IOERR_DATA
+                | ffi::SQLITE_IOERR_CORRUPTFS
         ),
-        None => true,
+        CannotOpen
+        | DatabaseBusy
+        | DatabaseLocked
+        | DiskFull
+        | FileLockingProtocolFailed
+        | NotADatabase
+        | OutOfMemory
+        | PermissionDenied
+        | ReadOnly => false,
+        _ => true,
     }
 }
 

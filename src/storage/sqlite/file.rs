@@ -10,6 +10,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, FileControl, OpenFlags};
 use stubborn_vfs::sums;
@@ -19,8 +20,8 @@ use super::meta::{self, APPLICATION_ID, FORMAT, Meta};
 use crate::error::{Error, Result};
 use crate::storage::row::Table;
 
-/// The size of a page.
-pub(super) const PAGE_BYTES: u32 = 8192;
+/// The size of a page, in bytes.
+pub const PAGE_BYTES: u32 = 8192;
 
 /// Makes the tables of a new file, which exists and is empty.
 pub(super) fn create(path: &Path, meta: &Meta) -> Result<()> {
@@ -47,6 +48,11 @@ pub(super) fn create(path: &Path, meta: &Meta) -> Result<()> {
         connection.execute("INSERT INTO meta VALUES (?1, ?2)", (key, value)).about(path)?;
     }
     connection.execute_batch("COMMIT").about(path)?;
+    // Its name is given to the file alone: nothing may be left in the log.
+    if !settle_if_alone(&connection, path)? {
+        let path = path.display();
+        return Err(Error::failed(format!("{path} is locked by another program; try again")));
+    }
     close(connection, path)
 }
 
@@ -61,16 +67,19 @@ fn carry(connection: &Connection, path: &Path, id: &str) -> Result<()> {
 /// Looks at the head of a file that no connection of this process has open.
 pub(super) fn inspect(path: &Path) -> Result<()> {
     let mut head = [0; HEAD_BYTES];
+    check_first_page(path)?;
     let mut file = File::open(path).map_err(of_io("open", path))?;
-    let bytes = file.metadata().map_err(of_io("read", path))?.len();
-    if bytes < u64::from(PAGE_BYTES) {
-        return Err(fault::damaged(
-            path,
-            format_args!("it ends at offset {bytes}, in its first page"),
-        ));
-    }
     file.read_exact(&mut head).map_err(of_io("read", path))?;
     check_head(path, &head)
+}
+
+fn check_first_page(path: &Path) -> Result<()> {
+    let bytes = path.metadata().map_err(of_io("read", path))?.len();
+    if bytes < u64::from(PAGE_BYTES) {
+        let what = format_args!("it ends at offset {bytes}, in its first page");
+        return Err(fault::damaged(path, what));
+    }
+    Ok(())
 }
 
 /// Checks the first bytes of a file.
@@ -112,9 +121,11 @@ fn check_format(path: &Path, format: u32) -> Result<()> {
 /// Opens a file for the one thread that writes it.
 pub(super) fn open_writer(path: &Path) -> Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let sql =
-        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -65536;";
-    connection.execute_batch(sql).about(path)?;
+    let sql = format!(
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -65536;
+         PRAGMA journal_size_limit = {LOG_BYTES_KEPT};"
+    );
+    connection.execute_batch(&sql).about(path)?;
     check(&connection, path)?;
     check_mode(&connection, path)?;
     Ok(connection)
@@ -131,13 +142,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
 
 /// Opens a file that another process may serve.
 pub(super) fn open_read_only(path: &Path) -> Result<Connection> {
-    let bytes = path.metadata().map_err(of_io("read", path))?.len();
-    if bytes < u64::from(PAGE_BYTES) {
-        return Err(fault::damaged(
-            path,
-            format_args!("it ends at offset {bytes}, in its first page"),
-        ));
-    }
+    check_first_page(path)?;
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.execute_batch("PRAGMA query_only = ON").about(path)?;
     check(&connection, path)?;
@@ -147,8 +152,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection> {
 
 /// Opens a file of a backup: no process writes it, and it may lie where nobody can.
 pub(super) fn open_backup(path: &Path) -> Result<Connection> {
-    let wal = path.with_extension("db-wal");
-    if wal.metadata().is_ok_and(|wal| wal.len() > 0) {
+    if log_bytes(path) > 0 {
         return open_read_only(path); // a server has run on it, and did not end
     }
     inspect(path)?;
@@ -187,21 +191,42 @@ pub(super) fn open_copy(path: &Path, of: &Connection) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Closes a connection, and tells what went wrong then.
+/// Closes a connection whose log is settled, or that has none, and takes away an empty log where nobody else has it.
 pub(super) fn close(connection: Connection, path: &Path) -> Result<()> {
+    leave_log(&connection, false).about(path)?;
     connection.close().map_err(|(_, error)| fault::of_sqlite(path, &error))
 }
 
 /// Brings what the log holds into the file and checks that the file is as long as it says. Nobody else writes.
 pub(super) fn settle(connection: &Connection, path: &Path) -> Result<()> {
     // Another process may be reading, and then the log stays.
+    settle_if_alone(connection, path).map(drop)
+}
+
+/// As [`settle`]; returns whether the log is settled, which another process that reads can prevent.
+fn settle_if_alone(connection: &Connection, path: &Path) -> Result<bool> {
     match connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE) {
-        Ok(_) => check_length(connection, path),
+        Ok(_) => check_length(connection, path).map(|()| true),
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-            Ok(())
+            // Pages that are not in the file may be in the log.
+            if log_bytes(path) == 0 {
+                check_length(connection, path)?;
+            }
+            Ok(false)
         }
         Err(error) => Err(fault::of_sqlite(path, &error)),
     }
+}
+
+fn log_bytes(path: &Path) -> u64 {
+    path.with_extension("db-wal").metadata().map_or(0, |log| log.len())
+}
+
+/// Says whether closing a connection leaves the log as it is. Otherwise whoever closes a file last brings the log into
+/// it, and says nothing when that fails.
+fn leave_log(connection: &Connection, leave: bool) -> rusqlite::Result<()> {
+    let setting = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(setting, leave).map(drop)
 }
 
 fn check_length(connection: &Connection, path: &Path) -> Result<()> {
@@ -261,6 +286,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let system = sums::file_system().map_err(|error| Error::failed(error.to_string()))?;
     let connection = Connection::open_with_flags_and_vfs(path, flags, system).about(path)?;
     connection.busy_timeout(BUSY_TIMEOUT).about(path)?;
+    leave_log(&connection, true).about(path)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     let sql = "PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;";
     connection.execute_batch(sql).about(path)?;
@@ -271,5 +297,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 const HEAD_BYTES: usize = 100;
 /// How long to wait for another process: one that copies the store, or closes it.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A log that is begun anew is cut to so many bytes.
+const LOG_BYTES_KEPT: u64 = 64 << 20;
 /// All statements on all tables.
 const STATEMENTS_KEPT: usize = 64;

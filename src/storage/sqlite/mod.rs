@@ -1,4 +1,4 @@
-//! A store on disk: a directory of a few SQLite files, which the threads of a process share.
+//! A store on disk: a directory of one SQLite file, or a few, which the threads of a process share.
 //!
 //! Each file has one thread that writes it: it takes all batches that wait, writes them as one transaction and
 //! syncs once for all of them. Readers have connections of their own. `docs/storage-format.md` describes the
@@ -15,8 +15,8 @@ mod copy;
 mod directory;
 mod fault;
 mod file;
+mod health;
 mod meta;
-mod pace;
 mod queue;
 mod read_only;
 mod reader;
@@ -27,6 +27,7 @@ mod sum;
 mod verify;
 
 pub use copy::{backup, restore};
+pub use file::PAGE_BYTES;
 pub use read_only::{ReadOnly, SpaceName};
 pub use server::Sqlite;
 pub use verify::{Damage, verify};

@@ -2,7 +2,8 @@
 //!
 //! **Invariant:** what is taken out was put in in this order.
 //! **Invariant:** a batch that was put in is told of exactly once, whatever becomes of the thread that takes it.
-//! **Invariant:** its size is bounded by those who put in: they watch [`Store::backlog_bytes`].
+//! **Invariant:** nothing here bounds its size: those who let calls in do, by [`Store::backlog_bytes`]; what runs
+//! already may add to it.
 //!
 //! [`Store::backlog_bytes`]: crate::storage::engine::Store::backlog_bytes
 
@@ -10,10 +11,9 @@ use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::pace::{Gather, Pace};
-use crate::clock::Clock;
+use super::sum;
 use crate::error::{Error, Result};
-use crate::storage::engine::{Batch, Done, Lease, Session, Ticket};
+use crate::storage::engine::{Batch, Change, Done, Lease, Session, Ticket};
 use crate::storage::row::Space;
 
 /// What waits to be written into one file.
@@ -77,48 +77,22 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for what is to be written next, and a moment for more; none when the queue is closed and empty.
-    pub fn take(&self, pace: &mut Pace) -> Option<Group> {
+    /// Waits until there is something to write, and moves all of it into `works`, which is empty; returns false
+    /// when the queue is closed and empty.
+    pub fn take(&self, works: &mut VecDeque<Work>) -> bool {
         let mut waiting = self.lock();
-        let gather = pace.gather(!waiting.works.is_empty());
         loop {
-            if let Some(gather) = gather.filter(|_| !waiting.works.is_empty()) {
-                waiting = self.gather(waiting, gather, pace);
-            }
-            if let Some(group) = waiting.group() {
-                return Some(group);
+            if !waiting.works.is_empty() {
+                // Who puts in never waits for the moving of what is there, and neither grows a queue twice.
+                std::mem::swap(&mut waiting.works, works);
+                return true;
             }
             if waiting.closing {
                 waiting.ended = true;
-                return None;
+                return false;
             }
             waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    /// Waits for more than what there is.
-    fn gather<'a>(
-        &self,
-        mut waiting: MutexGuard<'a, Waiting>,
-        gather: Gather,
-        pace: &mut Pace,
-    ) -> MutexGuard<'a, Waiting> {
-        let clock = Clock::system();
-        let begun = clock.now();
-        let mut known = 0;
-        while waiting.works.len() > known
-            && waiting.works.len() < GROUP_BATCHES_MAX
-            && !waiting.closing
-        {
-            if clock.now() - begun >= gather.most {
-                pace.gave_up();
-                break;
-            }
-            known = waiting.works.len();
-            let woken = self.filled.wait_timeout(waiting, gather.quiet);
-            (waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
-        }
-        waiting
     }
 
     /// Refuses what is put in from now on. What waits is still written.
@@ -141,26 +115,29 @@ impl Queue {
     }
 }
 
-impl Waiting {
-    fn group(&mut self) -> Option<Group> {
-        if matches!(self.works.front(), Some(Work::Control(_))) {
-            let Some(Work::Control(control)) = self.works.pop_front() else { return None };
-            return Some(Group::Control(control));
-        }
+impl Group {
+    /// Takes what is written next; none where there is nothing.
+    pub fn of(works: &mut VecDeque<Work>) -> Option<Self> {
         let (mut group, mut bytes) = (Vec::new(), 0);
         while group.len() < GROUP_BATCHES_MAX && bytes < GROUP_BYTES_MAX {
-            let batch = match self.works.pop_front() {
+            let batch = match works.pop_front() {
                 Some(Work::Batch(batch)) => batch,
-                Some(other) => {
-                    self.works.push_front(other);
+                Some(Work::Control(control)) if group.is_empty() => {
+                    return Some(Self::Control(control));
+                }
+                Some(control) => {
+                    works.push_front(control);
                     break;
                 }
                 None => break,
             };
+            if group.is_empty() {
+                group.reserve(GROUP_BATCHES_MAX.min(works.len() + 1));
+            }
             bytes += batch.batch.bytes();
             group.push(batch);
         }
-        (!group.is_empty()).then_some(Group::Batches(group))
+        (!group.is_empty()).then_some(Self::Batches(group))
     }
 }
 
@@ -170,20 +147,33 @@ pub(super) struct Submission {
     pub ticket: Ticket,
     pub batch: Arc<Batch>,
     pub outlet: Arc<Outlet>,
+    /// The checksums of the rows that the changes put, one for each change.
+    sums: Box<[i64]>,
     /// Why it is not written.
     refusal: Option<Error>,
     told: bool,
 }
 
 impl Submission {
-    /// Makes one that is to be written.
+    /// Makes one that is to be written. Checksums are made here, on the object's own thread, and not on the one that
+    /// all wait for.
     pub fn new(
         session: Arc<Session>,
         ticket: Ticket,
         batch: Arc<Batch>,
         outlet: Arc<Outlet>,
     ) -> Self {
-        Self { session, ticket, batch, outlet, refusal: None, told: false }
+        let sum = |change: &Change| match change {
+            Change::Put(key, value) => sum::of_row(key, value),
+            Change::Delete(_) | Change::Clear(_) => 0,
+        };
+        let sums = batch.changes().iter().map(sum).collect();
+        Self { session, ticket, batch, outlet, sums, refusal: None, told: false }
+    }
+
+    /// Returns the changes, each with the checksum of the row that it puts.
+    pub fn changes(&self) -> impl Iterator<Item = (&Change, i64)> {
+        self.batch.changes().iter().zip(self.sums.iter().copied())
     }
 
     /// Makes it, and all of its session after it, fail. The first reason stays.

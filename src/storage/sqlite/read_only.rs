@@ -1,7 +1,7 @@
 //! A store that is only looked at, while another process may serve it.
 //!
 //! **Invariant:** it takes no lock and writes no row. What it shows was durable; one scan may show some rows
-//! older than others.
+//! older than others, unless the object is held.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use super::directory;
 use super::fault::{self, Context as _};
 use super::file;
 use super::meta::{self, Meta};
-use super::reader::Reader;
+use super::reader::{Reader, file_of};
 use crate::error::{Error, Result};
 use crate::storage::engine::{Batch, Done, Order, Session, Store, Submitted, Visit};
 use crate::storage::overlay::Overlay;
-use crate::storage::row::{Key, KeyRange, Space};
+use crate::storage::row::{Key, KeyRange, ObjectKey, Space};
 
 /// A store that is only looked at. What is submitted to it fails.
 pub struct ReadOnly {
@@ -49,6 +49,20 @@ impl ReadOnly {
         let paths = set.into_iter().map(|(path, _)| path).collect();
         let reader = Reader::new(paths, file::open_read_only);
         Ok(Self { reader, overlay: RefCell::default(), done: RefCell::default() })
+    }
+
+    /// Has all that is read of an object from now on be of one moment, as long as this is there. The log grows meanwhile
+    /// where a process serves the store.
+    ///
+    /// # Errors
+    /// *failed* where the store can't be read.
+    pub fn hold(&self, object: &ObjectKey) -> Result<()> {
+        let (connection, path) = self.reader.file(file_of(object.shard(), self.reader.count()))?;
+        if connection.is_autocommit() {
+            connection.execute_batch("BEGIN").about(path)?;
+        }
+        // A transaction begins with what it reads first.
+        connection.query_row("SELECT count(*) FROM meta", [], |_| Ok(())).about(path)
     }
 
     /// Returns the namespaces, by number.

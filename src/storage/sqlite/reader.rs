@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rusqlite::Connection;
 
+use super::file;
 use super::queue::closed;
 use super::rows;
 use crate::error::Result;
@@ -36,6 +37,17 @@ impl Reader {
             opened.get_or_init(|| connection);
         }
         Ok((opened.get().ok_or_else(closed)?, path))
+    }
+
+    /// Closes the files that `is_sound` picks out, so that whoever closes one last leaves no log.
+    pub fn tidy(&mut self, is_sound: impl Fn(usize) -> bool) {
+        for (index, (path, opened)) in self.files.iter_mut().enumerate() {
+            if let Some(connection) = opened.take().filter(|_| is_sound(index))
+                && let Err(error) = file::close(connection, path)
+            {
+                tracing::debug!(%error, "a file was closed, but not tidied");
+            }
+        }
     }
 
     /// Returns how many files there are.

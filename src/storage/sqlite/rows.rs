@@ -1,13 +1,14 @@
 //! Rows in a file: how one is found, how a range of them is read, how a change is written.
 //!
-//! **Invariant:** a row leaves here only if its checksum is right.
+//! **Invariant:** a row leaves here only if its checksum is right. One that is not fails the read; in the table of
+//! alarms, of which the records of objects are the truth, it is told of in the log and left out.
 //! **Invariant:** no statement is left open: one would hold on to an old state of the file.
 
 use std::ops::Bound;
 use std::path::Path;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row};
 
 use super::fault::{self, Context as _};
 use super::sum;
@@ -55,8 +56,15 @@ pub(super) fn read(
         let (key, value, sum) = parts(row).about(file)?;
         let key = Key::from_stored(range.table, &key);
         bytes += key.bytes().len() + value.len();
-        let value = checked(file, &key, value, sum)?;
-        rows.push((key, Some(value)));
+        match checked(file, &key, value, sum) {
+            Ok(value) => rows.push((key, Some(value))),
+            // Only an index: what it says of one object must not hide what it says of all that come later.
+            Err(error) if range.table == Table::Alarm => {
+                tracing::error!("{}; the alarm of this object may not ring", error.message);
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
         if rows.len() >= limit || bytes >= CHUNK_BYTES {
             return Ok(Rows { rows, more: true });
         }
@@ -64,28 +72,51 @@ pub(super) fn read(
     Ok(Rows { rows, more: false })
 }
 
-/// Writes a change.
-pub(super) fn write(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
-    match change {
-        Change::Put(key, value) => {
-            let mut statement = connection.prepare_cached(of_table(key.table()).put)?;
-            let sum = sum::of_row(key, value);
-            statement.execute((key.bytes(), value.as_ref(), sum))?;
-        }
-        Change::Delete(key) => {
-            connection.prepare_cached(of_table(key.table()).delete)?.execute([key.bytes()])?;
-        }
-        Change::Clear(range) if range.is_empty() => {}
-        Change::Clear(range) => {
-            let statements = of_table(range.table);
-            let (from, to) = bounds(range);
-            match &to {
-                Some(to) => connection.prepare_cached(statements.clear)?.execute([&from, to])?,
-                None => connection.prepare_cached(statements.clear_all)?.execute([&from])?,
-            };
-        }
+/// Writes changes, one after the other. It keeps what it has said to SQLite until it is dropped, which is before the
+/// transaction ends.
+pub(super) struct Writer<'a> {
+    connection: &'a Connection,
+    /// Few at a time: a search is faster than a map.
+    kept: Vec<(&'static str, CachedStatement<'a>)>,
+}
+
+impl<'a> Writer<'a> {
+    /// Makes one for the transaction that a connection has open.
+    pub fn new(connection: &'a Connection) -> Self {
+        Self { connection, kept: Vec::new() }
     }
-    Ok(())
+
+    /// Writes a change. `sum` is the checksum of the row that it puts.
+    pub fn write(&mut self, change: &Change, sum: i64) -> rusqlite::Result<()> {
+        match change {
+            Change::Put(key, value) => {
+                let put = self.statement(of_table(key.table()).put)?;
+                put.execute((key.bytes(), value.as_ref(), sum))?;
+            }
+            Change::Delete(key) => {
+                self.statement(of_table(key.table()).delete)?.execute([key.bytes()])?;
+            }
+            Change::Clear(range) if range.is_empty() => {}
+            Change::Clear(range) => {
+                let statements = of_table(range.table);
+                let (from, to) = bounds(range);
+                match &to {
+                    Some(to) => self.statement(statements.clear)?.execute([&from, to])?,
+                    None => self.statement(statements.clear_all)?.execute([&from])?,
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, sql: &'static str) -> rusqlite::Result<&mut CachedStatement<'a>> {
+        let is_it = |known: &'static str| std::ptr::eq(known, sql);
+        if !self.kept.iter().any(|(known, _)| is_it(known)) {
+            self.kept.push((sql, self.connection.prepare_cached(sql)?));
+        }
+        let mut kept = self.kept.iter_mut().filter(|(known, _)| is_it(known));
+        kept.next().map(|(_, statement)| statement).ok_or(rusqlite::Error::InvalidQuery)
+    }
 }
 
 /// Returns the first key of a range and the first key behind it; none where nothing is behind it.

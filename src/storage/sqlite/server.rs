@@ -11,13 +11,14 @@ use super::checkpoint::{self, Requests};
 use super::committer::Committer;
 use super::directory::{self, Lock};
 use super::file;
+use super::health::Health;
 use super::meta::{self, Meta};
 use super::queue::{Control, Outlet, Queue, Work, closed};
 use super::reader::file_of;
 use super::store::SqliteStore;
 use crate::error::{Error, Result};
 use crate::storage::engine::{Engine, Lease, Store};
-use crate::storage::row::Space;
+use crate::storage::row::{ObjectKey, Space};
 
 /// A store on disk, which this process serves.
 pub struct Sqlite {
@@ -36,12 +37,13 @@ pub(super) struct Files {
 pub(super) struct Served {
     pub path: PathBuf,
     pub queue: Arc<Queue>,
+    pub health: Arc<Health>,
 }
 
 /// What closing has to end.
 struct Running {
-    committers: Vec<JoinHandle<()>>,
-    checkpointer: JoinHandle<()>,
+    /// The one that checkpoints, then those that write.
+    threads: Vec<JoinHandle<()>>,
     lock: Lock,
 }
 
@@ -68,39 +70,47 @@ impl Sqlite {
         }
         let paths = directory::files(directory)?;
         paths.iter().try_for_each(|path| file::inspect(path))?;
-        let mut writers = Vec::new();
-        let mut metas = Vec::new();
+        let (mut opened, mut metas) = (Vec::new(), Vec::new());
         for path in &paths {
+            let health = Health::open(path)?;
             let connection = file::open_writer(path)?;
             metas.push(Meta::read(&connection, path)?);
-            writers.push(connection);
+            // In this order, so that where this fails the connection is the first to go.
+            opened.push((connection, health));
         }
         meta::check_set(directory, &metas)?;
 
         let checkpoints = Arc::new(Requests::default());
         let (mut served, mut committers, mut readers) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, (path, connection)) in paths.into_iter().zip(writers).enumerate() {
+        for (index, (path, (connection, health))) in paths.into_iter().zip(opened).enumerate() {
             file::settle(&connection, &path)?;
             let queue = Arc::new(Queue::default());
             let (queued, asked) = (queue.clone(), checkpoints.clone());
-            committers.push(Committer::new(index, path.clone(), connection, queued, asked)?);
-            readers.push((path.clone(), file::open_writer(&path)?));
-            served.push(Served { path, queue });
+            committers.push(Committer::new(index, connection, queued, asked, health.clone())?);
+            readers.push((file::open_writer(&path)?, health.clone()));
+            served.push(Served { path, queue, health });
         }
-        let files = Arc::new(Files { files: served });
+        let running = Running { threads: Vec::new(), lock };
+        // From here on it is closed where something fails.
         let store = Self {
             directory: directory.to_owned(),
-            files,
+            files: Arc::new(Files { files: served }),
             checkpoints: checkpoints.clone(),
-            running: Mutex::new(None),
+            running: Mutex::new(Some(running)),
         };
-        let checkpointer = thread("checkpoint", move || checkpoint::run(&checkpoints, &readers))?;
-        let mut running = Running { committers: Vec::new(), checkpointer, lock };
+        store.start("checkpoint", move || checkpoint::run(&checkpoints, &readers))?;
         for (index, committer) in committers.into_iter().enumerate() {
-            running.committers.push(thread(&format!("store-{index:02}"), || committer.run())?);
+            store.start(&format!("store-{index:02}"), move || committer.run())?;
         }
-        *store.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(store)
+    }
+
+    /// Starts a thread, which [`close`](Engine::close) ends.
+    fn start(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(running) = &mut *running else { return Err(closed()) };
+        running.threads.push(thread(name, run)?);
+        Ok(())
     }
 
     /// Has the thread of a file do something, and waits for its answer.
@@ -129,6 +139,14 @@ impl Files {
     /// Returns the file that has the objects of a virtual shard.
     pub fn index_of(&self, shard: u16) -> usize {
         file_of(shard, self.files.len())
+    }
+
+    /// Checks that the files that have the rows of `object`, or of any, can be used.
+    pub fn check(&self, object: Option<ObjectKey>) -> Result<()> {
+        let of = object.map(|object| self.index_of(object.shard()));
+        let files =
+            self.files.iter().enumerate().filter(|(index, _)| of.is_none_or(|of| of == *index));
+        files.map(|(_, file)| file.health.check()).find(Result::is_err).unwrap_or(Ok(()))
     }
 }
 
@@ -163,13 +181,14 @@ impl Engine for Sqlite {
     }
 
     fn close(&self) {
-        // First, so that the threads that write are the last to close their files.
         self.checkpoints.stop();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { committers, checkpointer, lock }) = running else { return };
-        ended(checkpointer);
+        let Some(Running { threads, lock }) = running else { return };
+        let mut threads = threads.into_iter();
+        // First, so that the threads that write are the last to close their files.
+        threads.next().into_iter().for_each(ended);
         self.files.all().iter().for_each(|file| file.queue.close());
-        committers.into_iter().for_each(ended);
+        threads.for_each(ended);
         drop(lock);
     }
 }
@@ -196,6 +215,7 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     builder.spawn(run).map_err(|error| Error::failed(format!("can't start thread {name}: {error}")))
 }
 
-/// How many files a new store gets. Two syncs overlap: with 64 objects that write at once, two files took half
-/// as many commits again as one; with 1,000 that write to few pages each, one file was as good or better.
-const FILES: u32 = 2;
+/// How many files a new store gets where nothing says otherwise. One sync for all who write is as good as two that
+/// overlap or better, wherever many write at once: `docs/storage-format.md` has the figures. Several are for machines
+/// where one thread that writes is what all wait for.
+const FILES: u32 = 1;

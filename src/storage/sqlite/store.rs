@@ -20,10 +20,11 @@ use crate::storage::row::{Key, KeyRange};
 
 /// The way of one thread to a store on disk.
 pub(super) struct SqliteStore {
+    /// Closed before the files, which have what must be closed last.
+    reader: Reader,
     files: Arc<Files>,
     outlet: Arc<Outlet>,
     overlay: RefCell<Overlay>,
-    reader: Reader,
 }
 
 impl SqliteStore {
@@ -31,16 +32,27 @@ impl SqliteStore {
     pub fn new(files: Arc<Files>, outlet: Arc<Outlet>) -> Self {
         let paths = files.all().iter().map(|file| file.path.clone()).collect();
         let reader = Reader::new(paths, file::open_reader);
-        Self { files, outlet, overlay: RefCell::default(), reader }
+        Self { reader, files, outlet, overlay: RefCell::default() }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        let files = self.files.all();
+        self.reader.tidy(|index| files.get(index).is_some_and(|file| file.health.check().is_ok()));
     }
 }
 
 impl Store for SqliteStore {
     fn get(&self, key: &Key) -> Result<Option<Bytes>> {
+        if let Some(object) = key.object_key() {
+            self.files.check(Some(object))?;
+        }
         self.reader.find(&self.overlay, key)
     }
 
     fn scan(&self, range: &KeyRange, order: Order, visit: Visit<'_>) -> Result<()> {
+        self.files.check(range.object_key())?;
         self.reader.scan(&self.overlay, range, order, visit)
     }
 

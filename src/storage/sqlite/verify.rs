@@ -1,10 +1,11 @@
-//! Looks at all of a store: every page, every row.
+//! Looks at all of a store: every page, every row, and whether what is said twice is the same.
 //!
-//! **Invariant:** it writes nothing, and goes on after what is damaged.
+//! **Invariant:** it writes nothing, and goes on after what is damaged, where the files can be opened at all.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::fault::{self, Context as _};
 use super::file::{self, PAGE_BYTES};
@@ -12,7 +13,8 @@ use super::read_only::open_set;
 use super::reader::file_of;
 use super::sum;
 use crate::error::Result;
-use crate::storage::row::{Key, ObjectKey, Table};
+use crate::storage::record::Record;
+use crate::storage::row::{Key, ObjectKey, Space, Table};
 
 /// Something in a store that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,29 +33,173 @@ pub struct Damage {
 /// # Errors
 /// *failed* where the store can't be opened at all; the message says why.
 pub fn verify(directory: &Path) -> Result<Vec<Damage>> {
-    let set = open_set(directory, file::open_read_only)?;
-    let files = set.len();
-    let mut found = Vec::new();
+    look(&open_set(directory, file::open_read_only)?)
+}
+
+/// Says what is damaged, as an error, where something is.
+pub(super) fn whole(set: &[(PathBuf, Connection)]) -> Result<()> {
+    let found = look(set)?;
+    let Some(Damage { file, offset, what }) = found.first() else { return Ok(()) };
+    let at = offset.map_or(String::new(), |offset| format!(" (offset {offset})"));
+    let more = match found.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    Err(fault::damaged(file, format_args!("{what}{at}{more}")))
+}
+
+fn look(set: &[(PathBuf, Connection)]) -> Result<Vec<Damage>> {
+    let (mut found, mut spaces) = (Vec::new(), BTreeMap::new());
     for (index, (path, connection)) in set.iter().enumerate() {
+        // What is in several tables has to be of one moment.
+        let begun = connection.execute_batch("BEGIN").about(path);
+        found.extend(Notes::of(path).end(begun));
         found.extend(pages(connection, path));
         for table in Table::ALL {
-            found.extend(rows(connection, path, table, |shard| file_of(shard, files) == index));
+            found.extend(rows(connection, path, table, |shard| file_of(shard, set.len()) == index));
         }
+        found.extend(records(connection, path, &mut spaces));
+        found.extend(alarms(connection, path));
+        // Where it fails there is nothing to give up.
+        drop(connection.execute_batch("ROLLBACK"));
+    }
+    // Last: a namespace has its number before it has objects.
+    if let Some((path, connection)) = set.first() {
+        found.extend(unknown(connection, path, &spaces));
     }
     Ok(found)
 }
 
+/// Looks at the records of objects: each can be read, and its alarm is among those that will ring. Notes an object of
+/// each namespace.
+fn records(
+    connection: &Connection,
+    path: &Path,
+    spaces: &mut BTreeMap<Space, ObjectKey>,
+) -> Vec<Damage> {
+    let mut notes = Notes::of(path);
+    let read = sound_rows(connection, path, Table::Object, &mut |key, value| {
+        let Some(object) = key.object_key() else { return Ok(true) };
+        spaces.entry(object.space).or_insert(object);
+        let wrong = match Record::decode(&object, value) {
+            Err(error) => error.message,
+            Ok(Record { alarm: Some(alarm), .. }) => {
+                let alarm = Key::alarm(alarm.due_ms, &object);
+                if value_of(connection, path, &alarm)?.is_some() {
+                    return Ok(true);
+                }
+                format!("row {alarm:?} is missing: the alarm of object {} will not ring", object.id)
+            }
+            Ok(_) => return Ok(true),
+        };
+        Ok(notes.add(wrong))
+    });
+    notes.end(read)
+}
+
+/// Looks whether each row of the table of alarms is of an object that has this alarm.
+fn alarms(connection: &Connection, path: &Path) -> Vec<Damage> {
+    let mut notes = Notes::of(path);
+    let read = sound_rows(connection, path, Table::Alarm, &mut |key, _| {
+        let Some(object) = key.object_key() else { return Ok(true) };
+        let record = value_of(connection, path, &Key::object(&object))?;
+        // A record that can't be read is told of elsewhere.
+        let record = record.map(|record| Record::decode(&object, &record)).transpose();
+        let Ok(record) = record else { return Ok(true) };
+        let due_ms = record.and_then(|record| record.alarm).map(|alarm| alarm.due_ms);
+        let is_its_own = due_ms.is_some() && due_ms == key.due_ms();
+        Ok(is_its_own || notes.add(format!("row {key:?} is of an object that has no such alarm")))
+    });
+    notes.end(read)
+}
+
+/// Looks whether the namespaces of objects are known.
+fn unknown(
+    connection: &Connection,
+    path: &Path,
+    spaces: &BTreeMap<Space, ObjectKey>,
+) -> Vec<Damage> {
+    let mut notes = Notes::of(path);
+    let mut read = || -> Result<()> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM space WHERE number = ?1)";
+        for (space, object) in spaces {
+            let known: bool = connection.query_row(sql, [space.0], |row| row.get(0)).about(path)?;
+            if !known
+                && !notes.add(format!("object {object:?} is of a namespace that is not there"))
+            {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let read = read();
+    notes.end(read)
+}
+
+/// Visits the rows of a table whose checksums are right, until `visit` returns false.
+fn sound_rows(
+    connection: &Connection,
+    path: &Path,
+    table: Table,
+    visit: &mut dyn FnMut(&Key, &[u8]) -> Result<bool>,
+) -> Result<()> {
+    let sql = format!("SELECT key, value, sum FROM \"{}\" ORDER BY key", table.name());
+    let mut statement = connection.prepare(&sql).about(path)?;
+    let mut rows = statement.query([]).about(path)?;
+    while let Some(row) = rows.next().about(path)? {
+        let read = || Ok((row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?, row.get(2)?));
+        let (bytes, value, sum): (&[u8], &[u8], i64) = read().about(path)?;
+        let key = Key::from_stored(table, bytes);
+        if sum::of_row(&key, value) == sum && !visit(&key, value)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the value of a row, whatever its checksum.
+fn value_of(connection: &Connection, path: &Path, key: &Key) -> Result<Option<Vec<u8>>> {
+    let sql = format!("SELECT value FROM \"{}\" WHERE key = ?1", key.table().name());
+    let mut statement = connection.prepare_cached(&sql).about(path)?;
+    statement.query_row([key.bytes()], |row| row.get(0)).optional().about(path)
+}
+
+/// What was found in a table, as far as there is room.
+struct Notes<'a> {
+    path: &'a Path,
+    found: Vec<Damage>,
+}
+
+impl<'a> Notes<'a> {
+    fn of(path: &'a Path) -> Self {
+        Self { path, found: Vec::new() }
+    }
+
+    /// Notes something; returns whether there is room for more.
+    fn add(&mut self, what: String) -> bool {
+        self.found.push(Damage { file: self.path.to_owned(), offset: None, what });
+        self.found.len() < FINDINGS_MAX
+    }
+
+    /// Returns what was found, and how reading ended where it did so early.
+    fn end(mut self, read: Result<()>) -> Vec<Damage> {
+        if let Err(error) = read {
+            self.add(error.message);
+        }
+        self.found
+    }
+}
+
 /// Has SQLite look at every page.
 fn pages(connection: &Connection, path: &Path) -> Vec<Damage> {
-    let read = || {
+    // What it has said before it met something that it can't go on from is worth the most.
+    let mut lines = Vec::new();
+    let mut read = || -> rusqlite::Result<()> {
         let mut statement = connection.prepare("PRAGMA integrity_check(100)")?;
-        let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
-        lines.collect::<rusqlite::Result<Vec<_>>>()
+        let said = statement.query_map([], |row| row.get::<_, String>(0))?;
+        said.into_iter().try_for_each(|line| line.map(|line| lines.push(line)))
     };
-    let lines = match read() {
-        Ok(lines) => lines,
-        Err(error) => return vec![failed(path, &error)],
-    };
+    let failed = read().err().map(|error| failed(path, &error));
     let lines = lines.iter().flat_map(|line| line.lines());
     let bad = lines.filter(|line| *line != "ok" && !line.starts_with("***"));
     let damage = |line: &str| {
@@ -61,7 +207,7 @@ fn pages(connection: &Connection, path: &Path) -> Vec<Damage> {
         let offset = page.map(|page| page * u64::from(PAGE_BYTES));
         Damage { file: path.to_owned(), offset, what: said(line) }
     };
-    bad.map(damage).collect()
+    bad.map(damage).chain(failed).collect()
 }
 
 /// Puts a line of SQLite's report into words, where it has but a number.
@@ -84,14 +230,7 @@ fn rows(
     table: Table,
     is_here: impl Fn(u16) -> bool,
 ) -> Vec<Damage> {
-    let mut found = Vec::new();
-    let mut note = |what: String| {
-        let full = found.len() >= FINDINGS_MAX;
-        if !full {
-            found.push(Damage { file: path.to_owned(), offset: None, what });
-        }
-        !full
-    };
+    let mut notes = Notes::of(path);
     let mut read = || -> rusqlite::Result<()> {
         let sql = format!("SELECT key, value, sum FROM \"{}\" ORDER BY key", table.name());
         let mut statement = connection.prepare(&sql)?;
@@ -114,16 +253,16 @@ fn rows(
             } else {
                 continue;
             };
-            if !note(format!("row {key:?} {wrong}")) {
+            if !notes.add(format!("row {key:?} {wrong}")) {
                 break;
             }
         }
         Ok(())
     };
     if let Err(error) = read() {
-        found.push(failed(path, &error));
+        notes.found.push(failed(path, &error));
     }
-    found
+    notes.found
 }
 
 /// Returns what it means that something could not be read.
@@ -158,20 +297,3 @@ fn is_whole(key: &Key) -> bool {
 
 /// How many findings of a table are told.
 const FINDINGS_MAX: usize = 100;
-
-/// Says what is damaged, as an error, where something is.
-pub(super) fn quick(connection: &Connection, path: &Path) -> Result<()> {
-    let line: String =
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).about(path)?;
-    if line == "ok" {
-        return Ok(());
-    }
-    let offset = page_of(&line).and_then(|page| page.checked_sub(1));
-    Err(match offset {
-        Some(page) => {
-            let offset = page * u64::from(PAGE_BYTES);
-            fault::damaged(path, format_args!("{} (offset {offset})", said(&line)))
-        }
-        None => fault::damaged(path, said(&line)),
-    })
-}

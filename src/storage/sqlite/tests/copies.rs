@@ -4,7 +4,9 @@ use std::fs;
 use std::ops::Bound;
 
 use crate::storage::engine::{Batch, Engine as _, Order, Store as _};
+use crate::storage::record::Record;
 use crate::storage::row::{Key, KeyRange, Space, Table};
+use crate::storage::sqlite::directory::Lock;
 use crate::storage::sqlite::{ReadOnly, Sqlite, backup, restore, verify};
 use crate::storage::suite::arbitrary::object;
 use crate::storage::suite::world::{Kind, Scratch, World, all_durable, put};
@@ -78,6 +80,54 @@ fn a_copy_writes_over_nothing() {
 }
 
 #[test]
+fn a_copy_that_was_cut_short_is_made_again_and_two_at_once_are_not() {
+    let world = World::new(Kind::Disk(2));
+    let directory = world.scratch.as_ref().unwrap().path().to_owned();
+    let scratch = Scratch::new();
+    let to = scratch.path().join("some/where/below");
+    fs::create_dir_all(&to).unwrap();
+    fs::write(to.join("store-01.db.part"), "half").unwrap();
+    let lock = Lock::take(&to).unwrap();
+    let error = backup(&directory, &to, &mut |_, _| {}).unwrap_err();
+    assert!(error.message.contains("is in use"), "{error}");
+    drop(lock);
+    // One that fails at its end leaves nothing that stands in the way of the next.
+    let mut place = |_, _| fs::write(to.join("store-01.db"), "mine").unwrap();
+    let error = backup(&directory, &to, &mut place).unwrap_err();
+    assert!(error.message.contains("can't rename"), "{error}");
+    assert_eq!(fs::read(to.join("store-01.db")).unwrap(), b"mine");
+    assert!(!to.join("store-01.db.part").exists() && !to.join("store-00.db.part").exists());
+    fs::remove_file(to.join("store-01.db")).unwrap();
+    backup(&directory, &to, &mut |_, _| {}).unwrap();
+    assert_eq!(verify(&to), Ok(Vec::new()));
+}
+
+#[test]
+fn a_namespace_that_came_during_a_backup_is_in_it_if_its_objects_are() {
+    let world = World::new(Kind::Disk(2));
+    let directory = world.scratch.as_ref().unwrap().path().to_owned();
+    let (to, thread, mut calls) = (Scratch::new(), world.thread(), 0);
+    let object = object(1);
+    assert_eq!(object.shard() % 2, 1, "not in the first file");
+    let session = world.session(1, object);
+    backup(&directory, to.path(), &mut |_, _| {
+        calls += 1;
+        // Before the first file is copied that is copied.
+        if calls == 1 {
+            let space = world.engine.space([9; 16], "new").unwrap();
+            assert_eq!(space, object.space);
+            let record = Record::default().encode().unwrap();
+            thread.submit(&session, vec![put(Key::object(&object), record)]);
+            all_durable(&thread.finish());
+        }
+    })
+    .unwrap();
+    let look = ReadOnly::open(to.path()).unwrap();
+    assert!(look.get(&Key::object(&object)).unwrap().is_some());
+    assert_eq!(look.spaces().unwrap().len(), 1);
+}
+
+#[test]
 fn a_damaged_backup_is_not_restored() {
     let world = World::new(Kind::Disk(1));
     let session = world.session(1, object(0));
@@ -117,6 +167,16 @@ fn a_served_store_is_looked_at_and_not_touched() {
     let spaces: Vec<_> =
         spaces.iter().map(|one| (one.space, one.fingerprint, one.name.as_str())).collect();
     assert_eq!(spaces, [(Space(0), [5; 16], "room"), (Space(1), [6; 16], "lobby")]);
+
+    // What is held is as it was, whatever the server writes.
+    let held = ReadOnly::open(&directory).unwrap();
+    held.hold(&object).unwrap();
+    thread.submit(&session, vec![put(key.clone(), "1b")]);
+    all_durable(&thread.finish());
+    assert_eq!(held.get(&key), Ok(Some("1".into())));
+    drop(held);
+    thread.submit(&session, vec![put(key.clone(), "1")]);
+    all_durable(&thread.finish());
 
     let mut batch = Batch::default();
     batch.push(put(key.clone(), "2"));

@@ -12,9 +12,10 @@ use proptest::prelude::*;
 use crate::entropy::Entropy;
 use crate::error::Result;
 use crate::storage::engine::{Engine as _, Order, Store};
-use crate::storage::row::{Key, KeyRange, ObjectKey, Table};
+use crate::storage::record::{Alarm, Record};
+use crate::storage::row::{Key, KeyRange, ObjectKey, Space, Table};
 use crate::storage::sqlite::meta::Meta;
-use crate::storage::sqlite::{ReadOnly, Sqlite, verify};
+use crate::storage::sqlite::{ReadOnly, Sqlite, restore, sum, verify};
 use crate::storage::suite::arbitrary::{config, object};
 use crate::storage::suite::world::{Kind, Scratch, World, all_durable, put};
 
@@ -24,6 +25,9 @@ type Rows = BTreeMap<Key, Bytes>;
 fn store() -> (Scratch, Rows) {
     let mut world = World::new(Kind::Disk(1));
     let thread = world.thread();
+    for number in 0..2 {
+        assert_eq!(world.engine.space([number; 16], "room"), Ok(Space(number.into())));
+    }
     let mut rows = Rows::new();
     for number in 0..3 {
         let object = object(number);
@@ -32,9 +36,10 @@ fn store() -> (Scratch, Rows) {
             let value = vec![u8::try_from(n).unwrap(); usize::try_from(n * 397 % 5000).unwrap()];
             rows.insert(Key::value(&object, format!("key{n}").as_bytes()), value.clone().into());
             rows.insert(Key::page(&object, n), vec![9; 1024].into());
-            rows.insert(Key::alarm(u64::from(n), &object), Bytes::new());
         }
-        rows.insert(Key::object(&object), "meta".into());
+        rows.insert(Key::alarm(number, &object), Bytes::new());
+        let record = Record { alarm: Some(Alarm::at(number)), ..Record::default() };
+        rows.insert(Key::object(&object), record.encode().unwrap());
         let own = rows.iter().filter(|(key, _)| key.object_key() == Some(object));
         thread.submit(&session, own.map(|(key, value)| put(key.clone(), value.clone())).collect());
     }
@@ -160,6 +165,63 @@ fn the_full_check_says_where() {
     let named = named.unwrap_or_else(|| panic!("{offset}: {damage:?}"));
     assert!(named.what.contains("does not match its checksum"), "{damage:?}");
     assert!(damage.iter().all(|one| one.file == file));
+}
+
+/// Changes a store with another program.
+fn tamper(scratch: &Scratch, sql: &str, params: impl rusqlite::Params) {
+    let file = rusqlite::Connection::open(scratch.path().join("store-00.db")).unwrap();
+    assert!(file.execute(sql, params).unwrap() > 0, "{sql}");
+}
+
+#[test]
+fn a_damaged_alarm_hides_no_other() {
+    let (scratch, rows) = store();
+    let damaged = Key::alarm(1, &object(1));
+    tamper(&scratch, "UPDATE alarm SET sum = sum + 1 WHERE key = ?1", [damaged.bytes()]);
+    let engine = Sqlite::open(scratch.path()).unwrap();
+    let (store, mut found) = (engine.store(Arc::new(|| {})).unwrap(), Vec::new());
+    let mut visit = |key: &Key, _| {
+        found.push(key.clone());
+        ControlFlow::Continue(())
+    };
+    store.scan(&KeyRange::alarms(None, u64::MAX), Order::Ascending, &mut visit).unwrap();
+    let whole = rows.keys().filter(|key| key.table() == Table::Alarm && **key != damaged);
+    assert_eq!(found, whole.cloned().collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_said_twice_is_the_same_or_it_is_told() {
+    let (alarm, record) = (Key::alarm(1, &object(1)), Key::object(&object(1)));
+    let put = "REPLACE INTO object VALUES (?1, ?2, ?3)";
+    let told = |words: &str, tamper: &dyn Fn(&Scratch)| {
+        let (scratch, _) = store();
+        tamper(&scratch);
+        let damage = verify(scratch.path()).unwrap();
+        let found = damage.iter().any(|one| one.what.contains(words));
+        assert!(found, "{words}: {damage:?}");
+        // What is to be restored is looked at as closely.
+        let to = Scratch::new();
+        let error = restore(scratch.path(), to.path(), &mut |_, _| {}).unwrap_err();
+        assert!(error.message.contains("store-00.db is damaged"), "{error}");
+        assert!(!to.path().exists());
+    };
+    told("will not ring", &|scratch| {
+        tamper(scratch, "DELETE FROM alarm WHERE key = ?1", [alarm.bytes()]);
+    });
+    told("has no such alarm", &|scratch| {
+        let record_bytes = Record::default().encode().unwrap();
+        let sum = sum::of_row(&record, &record_bytes);
+        tamper(scratch, put, (record.bytes(), &record_bytes[..], sum));
+    });
+    told("the record of object", &|scratch| {
+        tamper(scratch, put, (record.bytes(), b"\xc1", sum::of_row(&record, b"\xc1")));
+    });
+    told("a namespace that is not there", &|scratch| {
+        tamper(scratch, "DELETE FROM space WHERE number = 1", ());
+    });
+    told("does not match its checksum", &|scratch| {
+        tamper(scratch, "UPDATE page SET value = zeroblob(1024) WHERE key < ?1", [[1_u8]]);
+    });
 }
 
 proptest! {

@@ -1,5 +1,6 @@
 //! What is true of a store on disk alone: its directory, its files, its copies.
 
+mod committer;
 mod copies;
 mod damage;
 mod directory;
