@@ -26,7 +26,16 @@ pub(super) fn file_name(index: u32) -> String {
 /// The right to serve a directory. Ends when it is dropped, or with the process.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Closing the file would not do: a process that is being started by another thread still has it open.
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::flock(&self.file, FlockOperation::Unlock) {
+            tracing::debug!(%error, "the lock of a directory could not be released before it is closed");
+        }
+    }
 }
 
 impl Lock {
@@ -52,7 +61,7 @@ impl Lock {
         file.set_len(0).map_err(of_io("write", &path))?;
         file.rewind().map_err(of_io("write", &path))?;
         writeln!(file, "{pid}").map_err(of_io("write", &path))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 

@@ -4,8 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rusqlite::Connection;
-
+use super::from_outside;
 use crate::error::Result;
 use crate::id::ObjectId;
 use crate::storage::engine::{Batch, Change, Done, Engine as _, Lease, Session, Store as _};
@@ -138,7 +137,7 @@ fn a_damaged_page_of_one_object_fails_no_batch_of_another() {
 fn a_lease_that_another_process_has_taken_over_writes_nothing_any_more() {
     let (scratch, leases) = made(2);
     let bench = Bench::of(scratch);
-    let other = Connection::open(bench.scratch.path().join("store-00.db")).unwrap();
+    let other = from_outside(&bench.scratch.path().join("store-00.db"));
     other.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
     let taken: ObjectKey = object(0);
     let sql = "UPDATE shard SET epoch = epoch + 5 WHERE shard = ?1";
@@ -159,7 +158,7 @@ fn a_file_whose_checkpoint_failed_takes_nothing_and_keeps_its_log() {
     let (scratch, leases) = made(1);
     let bench = Bench::of(scratch);
     // Something that is in the log alone.
-    let other = Connection::open(bench.scratch.path().join("store-00.db")).unwrap();
+    let other = from_outside(&bench.scratch.path().join("store-00.db"));
     other.execute("REPLACE INTO meta VALUES ('seals', x'00')", []).unwrap();
     drop(other);
     bench.health.lose(&"the disk is gone");

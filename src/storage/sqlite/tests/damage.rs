@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::from_outside;
 use crate::entropy::Entropy;
 use crate::error::Result;
 use crate::storage::engine::{Engine as _, Order, Store};
@@ -169,7 +170,7 @@ fn the_full_check_says_where() {
 
 /// Changes a store with another program.
 fn tamper(scratch: &Scratch, sql: &str, params: impl rusqlite::Params) {
-    let file = rusqlite::Connection::open(scratch.path().join("store-00.db")).unwrap();
+    let file = from_outside(&scratch.path().join("store-00.db"));
     assert!(file.execute(sql, params).unwrap() > 0, "{sql}");
 }
 

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
+use super::from_outside;
 use crate::storage::engine::Engine as _;
 use crate::storage::row::VIRTUAL_SHARDS;
 use crate::storage::sqlite::directory::{Lock, new_file};
@@ -67,8 +68,7 @@ fn a_second_server_is_told_who_holds_the_directory() {
 fn a_store_of_a_newer_version_is_left_alone() {
     let scratch = made(2);
     let file = scratch.path().join("store-01.db");
-    let (flags, system) = (OpenFlags::default(), stubborn_vfs::sums::file_system().unwrap());
-    let newer = Connection::open_with_flags_and_vfs(&file, flags, system).unwrap();
+    let newer = from_outside(&file);
     newer.pragma_update(None, "user_version", 2).unwrap();
     newer.close().unwrap();
     let words = ["store-01.db", "newer version of stubborn: format 2, this one knows 1"];
