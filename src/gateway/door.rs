@@ -5,15 +5,18 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::request::Parts;
+
 use super::access::Access;
 use super::connection;
 use super::failure::Messages;
 use super::forwarded::Peer;
+use super::origin::{Pages, is_relayed};
 use super::routes::Routes;
 use super::service::Visit;
 use super::settings::GatewaySettings;
 use super::watch::Watch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::listen::{Door, Place, Stream};
 use crate::runtime::{Namespaces, Shard};
 
@@ -44,13 +47,17 @@ impl GatewayDoor {
     /// Makes the door of an address that other machines may reach.
     ///
     /// # Errors
-    /// *no such namespace* and *invalid request*, for what is exposed or routed and can't be.
+    /// *no such namespace* and *invalid request*, for what is exposed or routed and can't be; *invalid request* for
+    /// an empty token.
     pub fn new(
         namespaces: &Namespaces,
         exposed: &[String],
         settings: GatewaySettings,
     ) -> Result<Self> {
         let routes = Routes::new(namespaces, exposed, &settings.routes)?;
+        if settings.tokens.has_empty() {
+            return Err(Error::invalid_request("a token of the gateway is empty"));
+        }
         Ok(Self { gateway: Arc::new(Gateway { routes, settings }), reach: Reach::Wide })
     }
 
@@ -64,10 +71,16 @@ impl GatewayDoor {
         &self.gateway.routes
     }
 
+    /// Returns who sends requests such as this one: only this machine, unless a proxy may send those of others.
+    pub(super) fn reach(&self, head: &Parts) -> Reach {
+        let is_direct = self.gateway.settings.trusted.is_empty() && !is_relayed(&head.headers);
+        if is_direct { self.reach } else { Reach::Wide }
+    }
+
     /// Returns whether messages of objects' errors are shown.
-    pub(super) fn messages(&self) -> Messages {
+    pub(super) fn messages(&self, reach: Reach) -> Messages {
         let shown = self.gateway.settings.error_messages;
-        match shown.unwrap_or(self.reach == Reach::Local) {
+        match shown.unwrap_or(reach == Reach::Local) {
             true => Messages::Shown,
             false => Messages::Hidden,
         }
@@ -78,10 +91,25 @@ impl GatewayDoor {
         self.gateway.settings.inspector.unwrap_or(true)
     }
 
-    /// Returns who may list and inspect.
-    pub(super) fn access(&self) -> Access<'_> {
+    /// Returns whether the inspector's statements may change what is stored.
+    pub(super) fn inspector_writes(&self) -> bool {
+        self.gateway.settings.inspector_writes
+    }
+
+    /// Returns whose pages reach objects. No browser comes by a Unix socket.
+    pub(super) fn pages(&self, reach: Reach, peer: &Peer) -> Pages<'_> {
         let settings = &self.gateway.settings;
-        match (settings.asks_for_tokens(), self.reach) {
+        let origins = &settings.allowed_origins;
+        match settings.asks_for_tokens() || reach == Reach::Wide || peer.is_unix() {
+            true => Pages::All(origins),
+            false => Pages::OfThisMachine(origins),
+        }
+    }
+
+    /// Returns who may list and inspect.
+    pub(super) fn access(&self, reach: Reach) -> Access<'_> {
+        let settings = &self.gateway.settings;
+        match (settings.asks_for_tokens(), reach) {
             (true, _) => Access::Bearers(&settings.tokens),
             (false, Reach::Local) => Access::Local,
             (false, Reach::Wide) => Access::Nobody,

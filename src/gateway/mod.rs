@@ -14,6 +14,7 @@ mod forwarded;
 mod framing;
 mod headers;
 mod inspector;
+mod origin;
 mod path;
 mod reply;
 mod rest;

@@ -6,5 +6,5 @@
 mod handshake;
 mod pump;
 
-pub use handshake::{Refusal, accept_key};
+pub use handshake::{Refusal, accept_key, asks, is_token_of};
 pub use pump::pump;

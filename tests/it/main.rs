@@ -15,6 +15,7 @@ mod gates;
 mod hostile;
 mod http;
 mod http_hostile;
+mod http_origin;
 mod inspector;
 mod latency;
 mod order;
