@@ -3,7 +3,8 @@
 //! **Invariant:** an address that only this machine reaches may say more than one that others reach.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::request::Parts;
 
@@ -17,7 +18,9 @@ use super::service::Visit;
 use super::settings::GatewaySettings;
 use super::watch::Watch;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::listen::{Door, Place, Stream};
+use crate::rfc6455::Budget;
 use crate::runtime::{Namespaces, Shard};
 
 /// What all gateways of a server share.
@@ -25,6 +28,7 @@ use crate::runtime::{Namespaces, Shard};
 pub(super) struct Gateway {
     pub(super) routes: Routes,
     settings: GatewaySettings,
+    budget: OnceLock<Arc<Budget>>,
 }
 
 /// Who reaches an address.
@@ -58,12 +62,19 @@ impl GatewayDoor {
         if settings.tokens.has_empty() {
             return Err(Error::invalid_request("a token of the gateway is empty"));
         }
-        Ok(Self { gateway: Arc::new(Gateway { routes, settings }), reach: Reach::Wide })
+        let gateway = Gateway { routes, settings, budget: OnceLock::new() };
+        Ok(Self { gateway: Arc::new(gateway), reach: Reach::Wide })
     }
 
     /// Returns the door for an address of this reach.
     pub fn reached(&self, reach: Reach) -> Self {
         Self { gateway: self.gateway.clone(), reach }
+    }
+
+    /// Returns what all WebSockets may hold of messages that have not come whole.
+    pub(super) fn budget(&self, limits: &Limits) -> Arc<Budget> {
+        let budget = || Arc::new(Budget::new(limits.server_queued_bytes_max));
+        self.gateway.budget.get_or_init(budget).clone()
     }
 
     /// Returns the routes.
@@ -118,6 +129,11 @@ impl GatewayDoor {
 }
 
 impl Door for GatewayDoor {
+    fn peer_timeout(&self, limits: &Limits) -> Duration {
+        // To the system a client that pauses is as silent as one that is gone.
+        limits.peer_timeout.max(limits.http_stall_timeout)
+    }
+
     fn serve(&self, shard: &Rc<Shard>, stream: Stream, place: Place) {
         let peer = Peer::new(stream.peer(), &self.gateway.settings);
         let watch = Watch::new();

@@ -21,6 +21,7 @@ mod rest;
 mod routes;
 mod service;
 mod settings;
+mod stall;
 mod stream;
 mod token;
 mod upgrade;

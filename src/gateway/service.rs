@@ -24,6 +24,7 @@ use super::door::GatewayDoor;
 use super::failure::{self, Messages};
 use super::forwarded::Peer;
 use super::reply::ReplyBody;
+use super::stall::{self, Current, Patient};
 use super::upgrade::{Upgraded, Wanted};
 use super::watch::{Call, Watch};
 use super::{headers, inspector, path, rest, upgrade};
@@ -31,6 +32,7 @@ use crate::body::Body;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::message::{self, Request, Response, response as respond};
+use crate::rfc6455::Budget;
 use crate::runtime::{self, Event, Key, Lane, RemoteLane, Reply, Shard};
 
 /// A connection, as its requests see it.
@@ -40,6 +42,8 @@ pub(super) struct Visit {
     peer: Peer,
     watch: Rc<Watch>,
     upgraded: Upgraded,
+    /// The stream of HTTP/2 that is looked at.
+    stream: Current,
 }
 
 /// Which object a request is for, and what of its path is left.
@@ -55,12 +59,23 @@ type Refusal = Box<Response>;
 impl Visit {
     /// Makes a connection from `peer`, which is served on the thread of `shard`.
     pub(super) fn new(shard: Rc<Shard>, door: GatewayDoor, peer: Peer, watch: Rc<Watch>) -> Self {
-        Self { shard, door, peer, watch, upgraded: Upgraded::default() }
+        let (upgraded, stream) = (Upgraded::default(), Current::default());
+        Self { shard, door, peer, watch, upgraded, stream }
+    }
+
+    /// Returns where the stream of HTTP/2 is to be that is looked at.
+    pub(super) fn stream(&self) -> Current {
+        self.stream.clone()
     }
 
     /// Returns where the WebSocket of the connection is once it was granted.
     pub(super) fn upgraded(&self) -> Upgraded {
         self.upgraded.clone()
+    }
+
+    /// Returns what may be held of messages that have not come whole.
+    pub(super) fn budget(&self) -> Arc<Budget> {
+        self.door.budget(self.limits())
     }
 
     /// Returns the bounds.
@@ -166,11 +181,14 @@ impl Visit {
         let scheme = self.peer.introduce(&mut head.headers, value);
         let invalid = |error: Error| Box::new(failure::of_call(&error, Messages::Shown));
         head.uri = url(scheme, host, &head.uri, rest_at).map_err(|error| invalid(error.into()))?;
+        let is_stream = head.version == Version::HTTP_2;
         head.version = Version::HTTP_11;
         head.extensions = http::Extensions::default();
-        let cut =
-            |error: hyper::Error| Error::truncated(format!("the request was cut short: {error}"));
-        let request = Request::from_parts(head, Body::new(body.map_err(cut)));
+        let body = match is_stream {
+            true => Body::new(Patient::new(body, self.limits().http_stall_timeout)),
+            false => Body::new(body.map_err(|error| stall::cut(&error))),
+        };
+        let request = Request::from_parts(head, body);
         message::validate(&request, self.limits()).map_err(invalid)?;
         Ok(request)
     }
@@ -285,7 +303,7 @@ impl Service<http::Request<Incoming>> for Visit {
         let is_last = upgrade::is_last(&request);
         let state = self.admit(request);
         let state = state.unwrap_or_else(|refusal| State::Answered(Some(*refusal)));
-        Answering { state, call, is_last }
+        Answering { state, call, is_last, stream: self.stream.clone() }
     }
 }
 
@@ -295,6 +313,7 @@ pub(super) struct Answering {
     call: Option<Call>,
     /// Whether no request follows this one on its connection.
     is_last: bool,
+    stream: Current,
 }
 
 enum State {
@@ -359,7 +378,8 @@ impl Future for Answering {
             upgrade::close_behind(&mut response);
         }
         let call = self.call.take().expect("an answer is asked for once");
-        Poll::Ready(Ok(response.map(|body| ReplyBody::new(body, call))))
+        let progress = self.stream.borrow().clone();
+        Poll::Ready(Ok(response.map(|body| ReplyBody::new(body, call, progress))))
     }
 }
 

@@ -63,9 +63,9 @@ impl Watched {
         Self { inner, first, framing, watch, refused: None }
     }
 
-    /// Returns the connection.
-    pub(super) fn into_inner(self) -> Stream {
-        self.inner
+    /// Returns the connection, and what was read of it and given to nobody.
+    pub(super) fn into_parts(self) -> (Stream, Bytes) {
+        (self.inner, self.first)
     }
 
     fn fill(

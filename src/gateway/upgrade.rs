@@ -23,7 +23,7 @@ use super::{failure, headers};
 use crate::error::{Error, Kind};
 use crate::limits::Limits;
 use crate::message::{Response, ResponseExt};
-use crate::rfc6455;
+use crate::rfc6455::{self, Budget};
 use crate::socket::WebSocket;
 
 /// Where the WebSocket of a connection waits for its upgrade to be written.
@@ -107,14 +107,19 @@ pub(super) fn close_behind<B>(response: &mut http::Response<B>) {
 ///
 /// # Cancel safety
 /// Dropping the future is a lost link to both sides.
-pub(super) async fn serve<S>(end: WebSocket, stream: S, read: Bytes, limits: &Limits)
-where
+pub(super) async fn serve<S>(
+    end: WebSocket,
+    stream: S,
+    read: Bytes,
+    limits: &Limits,
+    budget: &Budget,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     if read.is_empty() {
-        return rfc6455::pump(end, stream, limits).await;
+        return rfc6455::pump(end, stream, limits, budget).await;
     }
     let (reader, writer) = tokio::io::split(stream);
     let stream = tokio::io::join(Cursor::new(read).chain(reader), writer);
-    rfc6455::pump(end, stream, limits).await;
+    rfc6455::pump(end, stream, limits, budget).await;
 }

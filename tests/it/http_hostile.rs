@@ -316,6 +316,32 @@ fn a_bare_newline_in_a_trailer_hides_no_request() {
 }
 
 #[test]
+fn a_stream_of_http_2_that_stalls_ends_and_the_others_go_on() {
+    let limits = Limits { http_stall_timeout: Duration::from_millis(400), ..Limits::default() };
+    attacked(limits, async |address| {
+        let mut http = Http::two(address).await;
+        // Announces a body, and sends a part of it.
+        let (mut writer, body) = Body::pipe(64);
+        writer.write("abc".into()).await.unwrap();
+        let Http::Two(sender) = &http else { return };
+        let mut second = sender.clone();
+        let request = http::Request::post("http://localhost/MIRROR/stalled-2/read").body(body);
+        let answer = tokio::spawn(second.send_request(request.unwrap()));
+        logged(address, "stalled-2", "truncated").await;
+        assert!(answer.await.unwrap().is_ok_and(|answer| answer.status().is_server_error()));
+        // Asks for more than it takes.
+        let path = "/MIRROR/untaken/endless";
+        let untaken = http.send("GET", path, Body::empty()).await.unwrap();
+        logged(address, "untaken", "closed").await;
+        // Takes its time to answer, which is nobody's fault.
+        let slow = http.ask("GET", "/PROBE/p/sleep?ms=900").await;
+        assert_eq!(slow.status(), 200, "the connection lives on");
+        assert!(untaken.into_body().collect().await.is_err());
+        drop(writer);
+    });
+}
+
+#[test]
 fn too_many_headers_over_http_2_are_refused_and_the_connection_lives_on() {
     run(async {
         let (_server, address) = started().await;
