@@ -15,6 +15,7 @@ use super::journal::{Tally, Trouble};
 use super::registry::Key;
 use super::shard::Shard;
 use crate::error::{Error, Result};
+use crate::object::Accepted;
 use crate::storage::StoredPages;
 use crate::storage::engine::Order;
 use crate::storage::record::Alarm;
@@ -43,6 +44,23 @@ pub struct Details {
     pub sql_bytes: u64,
     /// What is in that; or why it can't be read.
     pub tables: Result<Vec<Table>>,
+    /// How many hibernatable WebSockets are open.
+    pub sockets_count: usize,
+    /// The first of them, in the order in which they were accepted.
+    pub sockets: Vec<OpenSocket>,
+}
+
+/// A hibernatable WebSocket that is open.
+#[derive(Clone, Debug)]
+pub struct OpenSocket {
+    /// Its number, which no other of its thread has.
+    pub number: u64,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Bytes that wait for its peer.
+    pub waiting_bytes: usize,
+    /// Bytes of what the object has attached to it.
+    pub attachment_bytes: usize,
 }
 
 /// Keys and values that were counted.
@@ -202,7 +220,11 @@ impl Shard {
             0 => Ok(Vec::new()),
             _ => self.scratch(object).and_then(|database| tables(&database)),
         };
+        let open = container.as_ref().map(|container| container.sockets().open(None));
+        let open = open.unwrap_or_default();
         Ok(Details {
+            sockets_count: open.len(),
+            sockets: open.iter().take(SOCKETS_MAX).map(|accepted| open_socket(accepted)).collect(),
             name: record.name.or_else(|| name.map(|name| name.to_string())),
             in_memory: container.is_some_and(|container| container.phase() != Phase::Absent),
             is_recorded,
@@ -270,6 +292,12 @@ impl Shard {
     }
 }
 
+fn open_socket(accepted: &Accepted) -> OpenSocket {
+    let (waiting_bytes, attachment_bytes) = accepted.held_bytes();
+    let tags = accepted.tags().iter().map(ToString::to_string).collect();
+    OpenSocket { number: accepted.id(), tags, waiting_bytes, attachment_bytes }
+}
+
 fn tables(database: &Database) -> Result<Vec<Table>> {
     const TABLES: &str = "SELECT name, coalesce(sql, '') FROM sqlite_schema \
         WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
@@ -312,6 +340,8 @@ const KEYS_COUNTED_MAX: u64 = 10_000;
 const BYTES_COUNTED_MAX: u64 = 32 << 20;
 /// Where a page of values ends: with the value that reaches it.
 const PAGE_OF_VALUES_BYTES: usize = 4 << 20;
+/// WebSockets that are named.
+const SOCKETS_MAX: usize = 100;
 /// Tables that are named.
 const TABLES_MAX: usize = 500;
 /// Where an answer ends: with the row that reaches it.

@@ -22,7 +22,9 @@ mod wheel;
 
 pub use container::NAME_BYTES_KEPT;
 pub use event::{AlarmReply, Answer, Event, Reply, TypedReply};
-pub use inspection::{Details, Rows, Stored, Table, Values, live, look, rows, troubles, values};
+pub use inspection::{
+    Details, OpenSocket, Rows, Stored, Table, Values, live, look, rows, troubles, values,
+};
 pub use journal::{Tally, Trouble, TroubleKind, latency_bounds_us};
 pub use lane::{Address, Lane, RemoteLane};
 pub use listing::gather;

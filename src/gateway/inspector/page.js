@@ -4,7 +4,7 @@
 const POLL_MS = 1000;
 const SAMPLES = 120;
 const WINDOW = 5;
-const TABS = ["storage", "sql", "alarm", "events"];
+const TABS = ["storage", "sql", "alarm", "sockets", "events"];
 const SVG = "http://www.w3.org/2000/svg";
 
 const at = (selector) => document.querySelector(selector);
@@ -208,7 +208,8 @@ async function poll() {
       const live = await ask("live");
       const before = samples.length ? samples[samples.length - 1] : null;
       // A server that began anew counts from zero.
-      const anew = before && live.namespaces.some((one, index) => before.namespaces[index] && one.fetches < before.namespaces[index].fetches);
+      const counts = ["fetches", "typed", "alarms", "sockets"];
+      const anew = before && live.namespaces.some((one, index) => counts.some((count) => one[count] < before.namespaces[index]?.[count]));
       if (anew) samples = [];
       samples.push(live);
       if (samples.length > SAMPLES) samples.shift();
@@ -217,7 +218,7 @@ async function poll() {
       drawPlots();
       drawNamespaces();
       turn += 1;
-      if (turn % 3 === 0 && before && changed(before, live)) await refresh();
+      if (turn % 3 === 0 && before && changed()) await refresh();
     } catch (error) {
       at("#state").textContent = error.status === 401 ? "asks for a token" : error.status ? error.message : "not reached";
       at("#state").className = "bad";
@@ -346,8 +347,10 @@ function drawFacts() {
       fact("keys", some + detail.keys.toLocaleString("en")),
       fact("key-value data", some + bytes(detail.bytes)),
       fact("SQL database", detail.sql_bytes ? bytes(detail.sql_bytes) : "none"),
-      fact("alarm", detail.alarm ? due(detail.alarm) : "none")));
+      fact("alarm", detail.alarm ? due(detail.alarm) : "none"),
+      fact("WebSockets", detail.sockets_count ? detail.sockets_count.toLocaleString("en") : "none")));
   if (route.tab === "alarm") drawAlarm();
+  if (route.tab === "sockets") drawSockets();
 }
 
 function due(alarm) {
@@ -366,7 +369,7 @@ function drawDetail() {
   if (detail === null) return pane.replaceChildren();
   const tabs = TABS.map((tab, index) => make("a",
     { href: link(route.namespace, route.id, tab), role: "tab", "aria-selected": String(tab === route.tab), title: "Key " + (index + 1) },
-    { storage: "Storage", sql: "SQL", alarm: "Alarm", events: "Events" }[tab]));
+    { storage: "Storage", sql: "SQL", alarm: "Alarm", sockets: "WebSockets", events: "Events" }[tab]));
   pane.replaceChildren(make("div", { class: "head" }), make("nav", { class: "tabs", role: "tablist" }, tabs), make("div", { class: "body", role: "tabpanel" }));
   drawFacts();
   if (route.tab === "storage") drawStorage();
@@ -482,6 +485,21 @@ function drawAlarm() {
     make("dt", null, "Set to"), make("dd", null, time(alarm.scheduled_ms)),
     make("dt", null, "Rings"), make("dd", null, time(alarm.due_ms) + ", " + due(alarm)),
     make("dt", null, "Failed so far"), make("dd", null, alarm.failures === 1 ? "once" : alarm.failures + " times")));
+}
+
+function drawSockets() {
+  const body = at("#detail .body");
+  if (!detail.sockets.length) return body.replaceChildren(make("p", { class: "empty" }, "No hibernatable WebSocket is open."));
+  const head = make("thead", null, make("tr", null, ["Number", "Tags", "Waits for its peer", "Attachment"].map((name) => make("th", null, name))));
+  const rows = detail.sockets.map((one) => make("tr", null,
+    make("td", { class: "number" }, String(one.number)),
+    make("td", { class: "theirs" }, one.tags.length ? one.tags.map(visible).join(", ") : "none"),
+    make("td", { class: "number" }, bytes(one.waiting_bytes)),
+    make("td", { class: "number" }, bytes(one.attachment_bytes))));
+  const more = detail.sockets_count - rows.length;
+  body.replaceChildren(
+    make("div", { class: "scroll" }, make("table", { class: "sockets" }, head, make("tbody", null, rows))),
+    make("p", { class: "soft", hidden: more === 0 }, "and " + more.toLocaleString("en") + " more"));
 }
 
 async function loadEvents() {

@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use super::params::to_hex;
-use crate::runtime::{Details, Listed, Rows, Table, Tally, Trouble, Values};
+use crate::runtime::{Details, Listed, OpenSocket, Rows, Table, Tally, Trouble, Values};
 use crate::storage::readable;
 use crate::storage::sql::value::Value;
 
@@ -90,6 +90,24 @@ pub(super) struct Whole {
     tables: Vec<Named>,
     /// Why there are no tables, where they can't be read.
     tables_error: Option<String>,
+    sockets_count: usize,
+    /// The first of them.
+    sockets: Vec<OneSocket>,
+}
+
+#[derive(Serialize)]
+struct OneSocket {
+    number: u64,
+    tags: Vec<String>,
+    waiting_bytes: usize,
+    attachment_bytes: usize,
+}
+
+impl From<OpenSocket> for OneSocket {
+    fn from(open: OpenSocket) -> Self {
+        let OpenSocket { number, tags, waiting_bytes, attachment_bytes } = open;
+        Self { number, tags, waiting_bytes, attachment_bytes }
+    }
 }
 
 #[derive(Serialize)]
@@ -128,6 +146,8 @@ impl Whole {
             sql_bytes: details.sql_bytes,
             tables: tables.into_iter().map(named).collect(),
             tables_error,
+            sockets_count: details.sockets_count,
+            sockets: details.sockets.into_iter().map(OneSocket::from).collect(),
         }
     }
 }
