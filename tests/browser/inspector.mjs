@@ -94,7 +94,7 @@ async function look(browser, server, { hostile }) {
   const room = await (await fetch(server + "/_stubborn/api/objects?namespace=ROOM&find=lobby")).json();
   await page.send("Page.navigate", { url: "about:blank" });
   await page.send("Page.navigate", { url: `${server}/_stubborn/#/ROOM/${room.objects[0].id}/sockets` });
-  await page.until("its WebSocket is there", `texts(".sockets tbody tr").length === 1 && texts(".facts").join().includes("WebSockets 1")`);
+  await page.until("its WebSocket is there", `texts(".sockets tbody tr").length === 1 && texts(".facts").join().includes("WebSockets 1") && texts("#namespaces a").length > 3`);
   await page.picture(screenshot.replace(".png", "-sockets.png"));
   await page.send("Emulation.setDeviceMetricsOverride", { width: 400, height: 860, deviceScaleFactor: 1, mobile: false });
   await page.until("nothing is wider than a narrow window", `document.documentElement.scrollWidth <= 400`);

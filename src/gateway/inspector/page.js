@@ -490,7 +490,7 @@ function drawAlarm() {
 function drawSockets() {
   const body = at("#detail .body");
   if (!detail.sockets.length) return body.replaceChildren(make("p", { class: "empty" }, "No hibernatable WebSocket is open."));
-  const head = make("thead", null, make("tr", null, ["Number", "Tags", "Waits for its peer", "Attachment"].map((name) => make("th", null, name))));
+  const head = make("thead", null, make("tr", null, ["Number", "Tags", "Waiting", "Attachment"].map((name) => make("th", null, name))));
   const rows = detail.sockets.map((one) => make("tr", null,
     make("td", { class: "number" }, String(one.number)),
     make("td", { class: "theirs" }, one.tags.length ? one.tags.map(visible).join(", ") : "none"),
