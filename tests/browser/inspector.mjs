@@ -83,6 +83,7 @@ async function look(browser, server, { hostile }) {
   await page.until("its alarm is there", `/in (59|60) min/.test(texts("dd").join())`);
   await page.key("5");
   await page.until("its troubles are there", `texts(".event").some((text) => text.includes("the till is <b>empty</b>"))`);
+  await page.until("so are the last events", `texts(".recent").some((text) => /fetch (failed )?[0-9.]+ (µs|ms)/.test(text))`);
   await page.picture(screenshot.replace(".png", "-events.png"));
   busy = false;
   await load;

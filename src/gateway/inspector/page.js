@@ -433,12 +433,14 @@ function drawSql() {
   const statement = make("textarea", { id: "statement", spellcheck: "false", "aria-label": "SQL", placeholder: "SELECT …" });
   statement.value = drafts.get(now.id) || "";
   const result = make("div", { id: "result" });
+  const change = make("input", { type: "checkbox", id: "change" });
   const run = async () => {
     drafts.set(now.id, statement.value);
     if (!statement.value.trim()) return;
     try {
       const started = performance.now();
-      const answer = await ask("sql", null, { namespace: now.namespace, id: now.id, sql: statement.value });
+      const changes = change.checked ? { change: true } : {};
+      const answer = await ask("sql", null, { namespace: now.namespace, id: now.id, sql: statement.value, ...changes });
       const took = Math.round(performance.now() - started);
       result.replaceChildren(...rowsOf(answer, took));
     } catch (error) {
@@ -458,7 +460,8 @@ function drawSql() {
     make("div", { class: "bar" }, make("span", { class: "soft" }, "Tables"), tables.length ? tables : none),
     statement,
     make("div", { class: "bar below" }, make("button", { type: "button", class: "main", id: "run", onclick: run }, "Run"),
-      make("span", { class: "soft" }, "Read-only: the last statement reads; what those before it change is dropped.")),
+      server.writes ? make("label", { class: "soft" }, change, " changes what is stored, while the object is in memory") : null,
+      make("span", { class: "soft" }, (server.writes ? "Else r" : "R") + "ead-only: the last statement reads; what those before it change is dropped.")),
     result);
   if (statement.value.trim()) run();
 }
@@ -507,7 +510,13 @@ async function loadEvents() {
   const answer = await ask("events", { namespace: now.namespace, id: now.id });
   const list = at("#detail .events");
   if (now !== route || !list) return;
-  if (!answer.events.length) return list.replaceChildren(make("p", { class: "empty" }, "Nothing has gone wrong lately."));
+  const whose = (one) => now.id === null ? make("a", { class: "theirs", href: link(one.namespace, one.id, "events") }, visible(one.namespace) + " / " + called(one)) : make("span");
+  const lately = answer.recent.map((one) => make("div", { class: "event recent" },
+    make("span", { class: "number" }, time(one.at_ms)),
+    make("span", { class: "tag" + (one.failed ? " bad" : "") }, one.kind + (one.failed ? " failed" : "")),
+    make("span", null, whose(one), " ", make("span", { class: "number" }, duration(one.took_us)))));
+  const recent = lately.length ? [make("h2", null, "The last events"), ...lately] : [];
+  if (!answer.events.length) return list.replaceChildren(make("p", { class: "empty" }, "Nothing has gone wrong lately."), ...recent);
   // What is said again and again of one object is shown once, with the last time.
   const groups = [];
   for (const one of answer.events) {
@@ -519,8 +528,8 @@ async function loadEvents() {
   list.replaceChildren(...groups.map((one) => make("div", { class: "event" },
     make("span", { class: "number" }, time(one.at_ms)),
     make("span", { class: "tag bad" }, (one.kind === "reset" ? "reset" : one.kind + " failed") + (one.times > 1 ? " × " + one.times : "")),
-    now.id === null ? make("a", { class: "theirs", href: link(one.namespace, one.id, "events") }, visible(one.namespace) + " / " + called(one)) : make("span"),
-    make("div", { class: "what" }, visible(one.message)))));
+    whose(one),
+    make("div", { class: "what" }, visible(one.message)))), ...recent);
 }
 
 // Where we are.

@@ -84,7 +84,7 @@ async fn api(
             let cut = |error: hyper::Error| Error::truncated(error.to_string());
             let body = http_body_util::BodyExt::map_err(body, cut);
             match Body::new(body).bytes_limited(STATEMENT_BYTES_MAX).await {
-                Ok(body) => api::sql(shard, &body).await,
+                Ok(body) => api::sql(shard, door, &body).await,
                 Err(error) => Err(error),
             }
         }
