@@ -92,6 +92,8 @@ async function look(browser, server, { hostile }) {
   const member = await browser.openPage(screenshot);
   await member.send("Page.navigate", { url: server + "/ROOM/lobby/" });
   await member.until("a member is in", `/here/.test(texts("#state")[0])`);
+  // A page that is not seen asks for nothing.
+  await page.send("Page.bringToFront");
   const room = await (await fetch(server + "/_stubborn/api/objects?namespace=ROOM&find=lobby")).json();
   await page.send("Page.navigate", { url: "about:blank" });
   await page.send("Page.navigate", { url: `${server}/_stubborn/#/ROOM/${room.objects[0].id}/sockets` });
