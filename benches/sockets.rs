@@ -219,6 +219,8 @@ async fn welcome(state: State, mut stream: TcpStream) -> Result<()> {
     drop(state);
     stream.set_nodelay(true)?;
     stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").await?;
-    rfc6455::pump(client, stream, &Limits::default()).await;
+    let limits = Limits::default();
+    let budget = rfc6455::Budget::new(limits.server_queued_bytes_max);
+    rfc6455::pump(client, stream, &limits, &budget).await;
     Ok(())
 }

@@ -30,6 +30,11 @@ use crate::vat::socket;
 pub trait Door: Send + Sync {
     /// Serves `stream` on the thread of `shard`, and drops `place` once it has ended.
     fn serve(&self, shard: &Rc<Shard>, stream: Stream, place: Place);
+
+    /// Returns how long the system waits for a peer that takes nothing of what was sent to it.
+    fn peer_timeout(&self, limits: &Limits) -> Duration {
+        limits.peer_timeout
+    }
 }
 
 /// A connection that was accepted.
@@ -274,6 +279,9 @@ impl Listener {
 
     fn tcp(&self, stream: TcpStream) -> io::Result<Parked> {
         socket::configure(&stream, self.limits.peer_timeout)?;
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&stream)
+            .set_tcp_user_timeout(Some(self.door.peer_timeout(&self.limits)))?;
         stream.into_std().map(Parked::Tcp)
     }
 

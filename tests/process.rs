@@ -20,7 +20,10 @@ fn a_server_counts_keeps_lists_and_reflects_from_the_command_line() {
     assert_eq!((server.good(&global), server.good(&global)), ("1".into(), "2".into()));
     let kv = |rest: &[&str]| server.good(&[&["fetch", "KV", "files"], rest].concat());
     assert_eq!(kv(&["http://do/a", "-X", "PUT", "-d", "hello", "-H", "Content-Type: x/y"]), "");
-    assert_eq!(kv(&["http://do/a", "-i"]), "HTTP 200\ncontent-type: x/y\n\nhello");
+    assert_eq!(
+        kv(&["http://do/a", "-i"]),
+        "HTTP 200\ncontent-type: x/y\ncontent-security-policy: sandbox\nx-content-type-options: nosniff\n\nhello"
+    );
     assert_eq!(kv(&["http://do/"]), "a\n");
     let said = server.good(&["fetch", "ROOM", "lobby", "http://do/?from=ann", "-d", "hi"]);
     assert_eq!(said, "{\"number\":1,\"from\":\"ann\",\"text\":\"hi\"}\n");

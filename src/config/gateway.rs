@@ -34,6 +34,10 @@ pub struct FileGateway {
     error_messages: Option<bool>,
     inspector: Option<bool>,
     #[serde(default)]
+    inspector_writes: bool,
+    #[serde(default)]
+    allowed_origins: Vec<String>,
+    #[serde(default)]
     trusted_proxies: Vec<Parsed<TrustedProxy>>,
     #[serde(default)]
     api_tokens: Vec<String>,
@@ -68,7 +72,10 @@ impl FileGateway {
     /// # Errors
     /// *invalid request* for a token that is empty.
     pub fn settings(self) -> Result<(GatewaySettings, Option<PathBuf>)> {
-        let mut settings = GatewaySettings::default();
+        let mut settings = GatewaySettings::default().inspector_writes(self.inspector_writes);
+        for origin in self.allowed_origins {
+            settings = settings.allow_origin(&origin);
+        }
         if let Some(shown) = self.error_messages {
             settings = settings.error_messages(shown);
         }

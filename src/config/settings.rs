@@ -324,6 +324,8 @@ mod tests {
         "gateway.trusted_proxies",
         "gateway.error_messages",
         "gateway.inspector",
+        "gateway.inspector_writes",
+        "gateway.allowed_origins",
         "gateway.api_tokens",
         "gateway.api_tokens_file",
         "gateway.routes",

@@ -1,7 +1,7 @@
 //! `KV`: values by key.
 
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 
 use super::query::{Complaint, Query, bad_request, not_allowed};
 use crate::body::Body;
@@ -13,7 +13,8 @@ use crate::object::{DurableObject, Env, List, State, Storage};
 /// them (1,000 where it is missing), those that begin with `?prefix=`, those behind `?after=`. A page of
 /// fewer than the limit is the last.
 ///
-/// A key is the path as it stands in the url, escapes and all. Values keep their content type. The bytes are
+/// A key is the path as it stands in the url, escapes and all. Values keep their content type; a browser runs nothing
+/// of them. The bytes are
 /// stored by `value/` and the key, the type, where there is one, by `type/` and the key.
 #[derive(Debug)]
 pub struct Kv {
@@ -26,6 +27,12 @@ impl DurableObject for Kv {
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
+        self.answer(request).await.map(contained)
+    }
+}
+
+impl Kv {
+    async fn answer(&self, request: Request) -> Result<Response> {
         let key = request.uri().path().trim_start_matches('/').to_owned();
         if key.len() > KEY_BYTES_MAX {
             let bytes = key.len();
@@ -46,9 +53,7 @@ impl DurableObject for Kv {
             (_, false) => not_allowed(&request, "GET, HEAD, PUT, DELETE"),
         }
     }
-}
 
-impl Kv {
     fn list(&self, page: &List) -> Result<Response> {
         let keys = self.storage.keys(page)?;
         let keys = keys.iter().filter_map(|key| key.strip_prefix(VALUE));
@@ -106,6 +111,14 @@ fn page(query: &Query) -> Result<List, Complaint> {
         Some(after) => page.start_after(format!("{VALUE}{after}")),
         None => page,
     })
+}
+
+/// Has a browser run nothing of what somebody stored, as a page of the site that serves it.
+fn contained(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 fn missing(key: &str) -> Result<Response> {

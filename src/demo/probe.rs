@@ -96,8 +96,15 @@ impl Probe {
                 self.state.abort(query.text("reason").unwrap_or("asked to"));
                 respond::text("never seen: the object is gone")
             }
-            "/call" => Onward::of(request, query)?.call(&self.env).await?,
             "/socket" => self.accept(&request)?,
+            "/call" => {
+                let onward = Onward::of(request, query)?;
+                if onward.leads_out(&self.state.namespace()) {
+                    respond::status(403, "over HTTP, /call calls objects of this namespace only")?
+                } else {
+                    onward.call(&self.env).await?
+                }
+            }
             path => respond::status(404, format!("there is no {path} here but\n{PATHS}"))?,
         })
     }
@@ -184,6 +191,11 @@ impl Onward {
         })
     }
 
+    /// Returns whether it came over HTTP, to whose clients another namespace may be private.
+    fn leads_out(&self, own: &str) -> bool {
+        self.request.headers().contains_key("x-forwarded-proto") && self.namespace != own
+    }
+
     /// Calls the other object and relays what it answers. An error passes on, flags and all.
     async fn call(self, env: &Env) -> Result<Response> {
         let stub = env.namespace(&self.namespace)?.get_by_name(&self.name);
@@ -231,7 +243,7 @@ const PATHS: &str = r#"/echo                           the request as JSON
 /headers?set=NAME:VALUE         answers these headers
 /whoami                         id, name, namespace and activation, as JSON
 /socket                         a WebSocket that says what it hears
-/call?namespace=&name=&url=     calls another object, with &method= and the body
+/call?namespace=&name=&url=     calls another object, with &method= and the body; over HTTP, of this namespace
 /block?ms=N                     lets nothing else in for N ms; &fail fails then
 /put?key=&value=                stores texts, of as many pairs; &unconfirmed; or the body by a key
 /get?key=                       a value; of several keys, as /list

@@ -1,12 +1,17 @@
 //! Who may see what is nobody's own: the listing, and the inspector.
 //!
 //! **Invariant:** where no token is asked for, a page of another site that has its name lead here sees nothing.
+//! **Invariant:** a page of another site gets no data, even where the browser that shows it may have it.
 
 use http::StatusCode;
-use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, HeaderName, HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use http::request::Parts;
 use http::uri::Authority;
 
+use super::origin::{self, is_foreign, is_local};
 use super::token::Tokens;
 use crate::message::Response;
 
@@ -17,7 +22,7 @@ pub(super) enum Access<'a> {
     Bearers(&'a Tokens),
     /// Who reaches the gateway, which only this machine does.
     Local,
-    /// Nobody: other machines reach the gateway, and no token is configured.
+    /// Nobody: others reach the gateway, themselves or by a proxy, and no token is configured.
     Nobody,
 }
 
@@ -28,6 +33,8 @@ pub(super) enum Denied {
     Unknown,
     /// He asked by a name that is not this machine's.
     Foreign,
+    /// A page of another site asks.
+    Page,
     /// Nobody may.
     Everybody,
 }
@@ -36,23 +43,37 @@ impl Access<'_> {
     /// Returns whether the sender of a request may.
     pub(super) fn admit(self, head: &Parts, host: &Authority) -> Result<(), Denied> {
         match self {
-            Self::Local if is_local(host) => Ok(()),
             // A page of another site that has its name lead here asks by that name.
-            Self::Local => Err(Denied::Foreign),
+            Self::Local if !is_local(host) => Err(Denied::Foreign),
             Self::Nobody => Err(Denied::Everybody),
-            Self::Bearers(tokens) => {
-                let given = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-                let token = given.and_then(|given| {
-                    let (scheme, token) = given.split_at_checked(b"Bearer ".len())?;
-                    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
-                });
-                match token.is_some_and(|token| tokens.has(token)) {
-                    true => Ok(()),
-                    false => Err(Denied::Unknown),
-                }
-            }
+            Self::Bearers(tokens) if !tokens.has(bearer(head)) => Err(Denied::Unknown),
+            Self::Local | Self::Bearers(_) if is_foreign(head) => Err(Denied::Page),
+            Self::Local | Self::Bearers(_) => Ok(()),
         }
     }
+}
+
+/// Returns the token that a request has; an empty one is nobody's.
+fn bearer(head: &Parts) -> &[u8] {
+    let given = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let token = given.and_then(|given| {
+        let (scheme, token) = given.split_at_checked(b"Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+    });
+    token.unwrap_or_default()
+}
+
+/// Keeps an answer out of caches, of pages of other sites, and of being taken for something else.
+pub(super) fn guarded(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    for name in ["cross-origin-resource-policy", "cross-origin-opener-policy"] {
+        let same = HeaderValue::from_static("same-origin");
+        headers.insert(HeaderName::from_static(name), same);
+    }
+    response
 }
 
 impl Denied {
@@ -60,7 +81,7 @@ impl Denied {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::Unknown => StatusCode::UNAUTHORIZED,
-            Self::Foreign | Self::Everybody => StatusCode::FORBIDDEN,
+            Self::Foreign | Self::Page | Self::Everybody => StatusCode::FORBIDDEN,
         }
     }
 
@@ -68,9 +89,10 @@ impl Denied {
     pub(super) fn told(self) -> &'static str {
         match self {
             Self::Unknown => "Authentication error",
-            Self::Foreign => "without tokens, only localhost and loopback addresses are served",
+            Self::Foreign => origin::FOREIGN_HOST,
+            Self::Page => "pages of other sites get nothing here",
             Self::Everybody => {
-                "no token is configured (gateway.api_tokens), and other machines reach this address"
+                "no token is configured (gateway.api_tokens), and others reach this address, themselves or by a proxy"
             }
         }
     }
@@ -80,33 +102,6 @@ impl Denied {
         if self == Self::Unknown {
             let bearer = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
-        }
-    }
-}
-
-fn is_local(host: &Authority) -> bool {
-    let host = host.host().trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = |address: std::net::IpAddr| address.is_loopback();
-    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_local_by_name_or_address() {
-        for (host, local) in [
-            ("localhost", true),
-            ("LOCALHOST:7480", true),
-            ("127.0.0.1:7480", true),
-            ("127.9.9.9", true),
-            ("[::1]:7480", true),
-            ("localhost.evil.example", false),
-            ("evil.example", false),
-            ("10.0.0.1", false),
-        ] {
-            assert_eq!(is_local(&host.parse().unwrap()), local, "{host}");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
@@ -14,11 +15,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::framing::Framing;
 use super::service::Visit;
+use super::stall::Streams;
 use super::stream::Watched;
 use super::upgrade;
 use super::watch::{Overdue, Watch};
 use crate::limits::Limits;
 use crate::listen::{Place, Stream};
+use crate::rfc6455::Budget;
+use crate::socket::WebSocket;
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(mut stream: Stream, visit: Visit, watch: Rc<Watch>, place: Place) {
@@ -30,7 +34,12 @@ pub(super) async fn serve(mut stream: Stream, visit: Visit, watch: Rc<Watch>, pl
     match told {
         Ok(Ok((first, Protocol::One))) => {
             let stream = Watched::new(stream, first, Framing::new(), watch.clone());
-            serve_one(stream, visit, &watch, &limits, &place).await;
+            let budget = visit.budget();
+            let opened = serve_one(stream, visit, &watch, &limits, &place).await;
+            if let Some(opened) = opened {
+                // A task of its own: what HTTP needed is freed, however long the WebSocket lives.
+                tokio::task::spawn_local(serve_web_socket(opened, budget, limits, place));
+            }
         }
         Ok(Ok((first, Protocol::Two))) => {
             let stream = Watched::new(stream, first, Framing::opaque(), watch.clone());
@@ -38,6 +47,29 @@ pub(super) async fn serve(mut stream: Stream, visit: Visit, watch: Rc<Watch>, pl
         }
         Ok(Err(error)) => tracing::debug!(%error, "a connection ended before its first request"),
         Err(_) => tracing::debug!("a connection sent no request"),
+    }
+}
+
+/// A connection that became a WebSocket's.
+struct Opened {
+    end: WebSocket,
+    stream: Stream,
+    /// What was read behind the request.
+    read: Bytes,
+}
+
+/// Serves a WebSocket until it ends. When the server stops, its objects have closed theirs: what they said last is
+/// written, and the peer has a while to answer.
+async fn serve_web_socket(opened: Opened, budget: Arc<Budget>, limits: Rc<Limits>, place: Place) {
+    let Opened { end, stream, read } = opened;
+    // In a box: to say farewell takes no more room than that.
+    let mut served = upgrade::serve(end, stream, read, &limits, &budget).boxed_local();
+    tokio::select! {
+        () = &mut served => {}
+        () = place.farewell.cancelled() => {
+            let patience = limits.drain_timeout.min(FAREWELL);
+            let _ = tokio::time::timeout(patience, served).await;
+        }
     }
 }
 
@@ -66,7 +98,14 @@ async fn tell_apart(stream: &mut Stream) -> std::io::Result<(Bytes, Protocol)> {
     }
 }
 
-async fn serve_one(stream: Watched, visit: Visit, watch: &Watch, limits: &Limits, place: &Place) {
+/// Serves requests until the connection ends, or becomes what it returns.
+async fn serve_one(
+    stream: Watched,
+    visit: Visit,
+    watch: &Watch,
+    limits: &Limits,
+    place: &Place,
+) -> Option<Opened> {
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_buf_size(buffer_bytes(limits));
     if limits.headers_max != HEADERS_OF_HYPER {
@@ -78,17 +117,11 @@ async fn serve_one(stream: Watched, visit: Visit, watch: &Watch, limits: &Limits
         drive(&mut connection, |connection| connection.graceful_shutdown(), watch, limits, place);
     let ended = ended.await;
     let parts = connection.into_parts();
-    let (stream, read) = (parts.io.into_inner(), parts.read_buf);
+    let (mut stream, behind) = parts.io.into_inner().into_parts();
     if let (Ended::Served(Ok(())), Some(end)) = (&ended, upgraded.take()) {
-        // In a box: most connections never need the room.
-        let served = upgrade::serve(end, stream, read, limits).boxed_local();
-        tokio::select! {
-            () = served => {}
-            () = place.farewell.cancelled() => {}
-        }
-        return;
+        let read = [parts.read_buf, behind].concat().into();
+        return Some(Opened { end, stream, read });
     }
-    let mut stream = stream.into_inner();
     match ended {
         Ended::Served(Ok(())) => {}
         Ended::Served(Err(error)) => {
@@ -105,13 +138,14 @@ async fn serve_one(stream: Watched, visit: Visit, watch: &Watch, limits: &Limits
         }
         Ended::Overdue(_) => stream.reset_on_drop(),
     }
+    None
 }
 
 async fn serve_two(stream: Watched, visit: Visit, watch: &Watch, limits: &Limits, place: &Place) {
     let window = u32::try_from(limits.stream_window_bytes).unwrap_or(WINDOW_BYTES_MAX);
     let window = window.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
     let header_bytes = u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX);
-    let mut builder = http2::Builder::new(OnThisThread);
+    let mut builder = http2::Builder::new(Streams::new(limits.http_stall_timeout, visit.stream()));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(u32::try_from(limits.http_streams_max).unwrap_or(u32::MAX))
@@ -171,16 +205,6 @@ where
     }
 }
 
-/// Runs the streams of a connection on its own thread.
-#[derive(Clone, Copy, Debug)]
-struct OnThisThread;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnThisThread {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
 /// Returns how much of a connection may wait, in either direction: at least one whole head.
 fn buffer_bytes(limits: &Limits) -> usize {
     /// What a head holds beside names, values and the url: separators.
@@ -194,6 +218,8 @@ const TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 /// How long that answer may take.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long a WebSocket may take to end once the server stops.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 /// As many headers as hyper takes without allocating for them.
 const HEADERS_OF_HYPER: usize = 100;
 /// hyper buffers at least this much.

@@ -36,7 +36,8 @@ struct Told<'a> {
 
 /// Answers that a call failed.
 pub(super) fn of_call(error: &Error, messages: Messages) -> Response {
-    let message = Some(error.message.as_str()).filter(|_| messages == Messages::Shown);
+    let shown = !error.remote || messages == Messages::Shown;
+    let message = Some(error.message.as_str()).filter(|_| shown);
     let mut response = answer(status(error), error, message);
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -127,6 +128,9 @@ mod tests {
     fn an_error_is_told_as_data_and_its_message_only_where_configured() {
         let error = Error::overloaded("secret").with_remote(true).with_delivered(true);
         let flags = r#""kind":"overloaded","remote":true,"retryable":false,"overloaded":true,"reset":false,"delivered":true"#;
+        let ours = of_call(&Error::overloaded("too much waits"), Messages::Hidden);
+        let told = String::from_utf8_lossy(ours.body().known().unwrap());
+        assert!(told.contains("too much waits"), "{told}");
         for (messages, told) in [
             (Messages::Hidden, format!("{{\"error\":{{{flags}}}}}")),
             (Messages::Shown, format!("{{\"error\":{{{flags},\"message\":\"secret\"}}}}")),

@@ -1,7 +1,7 @@
 //! Who is at the other end: what is believed of it, and what objects are told.
 //!
-//! **Invariant:** an object sees `X-Forwarded-For`, `-Proto` and `-Host` always, and from this door or a
-//! trusted proxy only.
+//! **Invariant:** an object sees `X-Forwarded-Proto` and `-Host` always, `-For` wherever its client has an address,
+//! and each from this door or a trusted proxy only.
 
 use std::net::IpAddr;
 
@@ -28,6 +28,11 @@ impl Peer {
         let is_trusted = settings.trusted.iter().any(|proxy| proxy.is(address));
         let address = address.and_then(|address| address.to_string().try_into().ok());
         Self { address, is_trusted }
+    }
+
+    /// Returns whether it comes by a Unix socket.
+    pub(super) fn is_unix(&self) -> bool {
+        self.address.is_none()
     }
 
     /// Has `headers` say where a request to `host` came from; returns the scheme that its client used.

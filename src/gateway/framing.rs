@@ -1,11 +1,16 @@
 //! Follows the framing of HTTP/1.1 requests, and finds what two parsers could read differently.
 //!
-//! hyper drops a `Content-Length` beside a `Transfer-Encoding`, and ignores codings in front of `chunked`.
-//! Either is legal, and either is how requests are smuggled past a proxy: here both are refused. Whatever else
-//! is malformed is left to hyper, which refuses it.
+//! hyper drops a `Content-Length` beside a `Transfer-Encoding`, ignores codings in front of `chunked`, and takes a
+//! bare newline in a trailer for a part of its line. Each is how requests are smuggled past a proxy: here all are
+//! refused. Whatever else is malformed is left to hyper, which refuses it.
 //!
 //! **Invariant:** this is a machine without I/O: bytes go in, and where a bad line begins comes out.
 //! **Invariant:** what it holds of a line is bounded.
+
+use http::HeaderName;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+
+use crate::rfc6455;
 
 /// Where the requests of a connection are.
 #[derive(Debug)]
@@ -27,8 +32,10 @@ struct Head {
     begun: bool,
     /// Whether the request's first line has come.
     has_request_line: bool,
-    /// What has come of a line that is not complete.
+    /// The beginning of a line that is not complete.
     line: Vec<u8>,
+    /// Whether more of that line has come than is kept.
+    is_long: bool,
     length: Option<u64>,
     is_chunked: bool,
     switches: bool,
@@ -38,15 +45,25 @@ struct Head {
 enum Chunk {
     Size(u64),
     Extension(u64),
+    /// The size's line ends with the next byte.
+    SizeEnd(u64),
     Data(u64),
     DataEnd,
-    /// A line of the trailer; whether nothing has come of it.
-    Trailer(bool),
+    /// A line of the trailer of which nothing has come.
+    TrailerStart,
+    Trailer,
+    /// A line of the trailer ends with the next byte; whether it was the last, which is empty.
+    TrailerEnd(bool),
 }
 
-/// A line that could be read in two ways. It begins at this byte of what was given.
+/// What could be read in two ways.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Bad(pub(super) usize);
+pub(super) struct Bad {
+    /// Where it begins in what was given.
+    pub(super) at: usize,
+    /// Whether it is a part of a body, and not of a head.
+    pub(super) in_body: bool,
+}
 
 impl Framing {
     /// Follows the requests of a connection from its first byte.
@@ -87,25 +104,22 @@ impl Framing {
                     }
                     taken
                 }
-                State::Chunked(chunk) => {
-                    let (next, taken) = chunk.take(rest);
+                State::Chunked(_) | State::Head(_) => {
+                    let in_body = self.is_in_body();
+                    let step = match &mut self.0 {
+                        State::Chunked(chunk) => chunk.take(rest),
+                        State::Head(head) => head.take(rest),
+                        _ => return Ok(()),
+                    };
+                    let Ok((next, taken)) = step else {
+                        self.0 = State::Opaque;
+                        return Err(Bad { at: bytes.len() - rest.len(), in_body });
+                    };
                     if let Some(next) = next {
                         self.0 = next;
                     }
                     taken
                 }
-                State::Head(head) => match head.take(rest) {
-                    Ok((next, taken)) => {
-                        if let Some(next) = next {
-                            self.0 = next;
-                        }
-                        taken
-                    }
-                    Err(Twofold) => {
-                        self.0 = State::Opaque;
-                        return Err(Bad(bytes.len() - rest.len()));
-                    }
-                },
             };
             rest = rest.get(taken..).unwrap_or_default();
         }
@@ -121,19 +135,41 @@ impl Head {
     fn take(&mut self, bytes: &[u8]) -> Result<(Option<State>, usize), Twofold> {
         self.begun = true;
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
-            let room = LINE_BYTES_KEPT.saturating_sub(self.line.len());
-            self.line.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+            self.keep(bytes);
             return Ok((None, bytes.len()));
         };
         let piece = bytes.get(..end).unwrap_or_default();
-        let next = if self.line.is_empty() {
+        let next = if self.line.is_empty() && piece.len() <= LINE_BYTES_KEPT {
             self.line(piece)?
         } else {
-            let mut line = std::mem::take(&mut self.line);
-            line.extend_from_slice(piece);
-            self.line(&line)?
+            self.keep(piece);
+            let line = std::mem::take(&mut self.line);
+            match std::mem::take(&mut self.is_long) {
+                true => self.long_line(&line)?,
+                false => self.line(&line)?,
+            }
         };
         Ok((next, end + 1))
+    }
+
+    /// Keeps the beginning of a line.
+    fn keep(&mut self, piece: &[u8]) {
+        let room = LINE_BYTES_KEPT.saturating_sub(self.line.len());
+        self.is_long |= piece.len() > room;
+        self.line.extend_from_slice(piece.get(..room).unwrap_or(piece));
+    }
+
+    /// Takes a line of which this is the beginning. What counts is never so long but to hide its end.
+    fn long_line(&mut self, begin: &[u8]) -> Result<Option<State>, Twofold> {
+        if !self.has_request_line {
+            self.has_request_line = true;
+            return Ok(None);
+        }
+        let name = begin.split(|byte| *byte == b':').next().unwrap_or_default();
+        match [CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE].iter().any(|known| is(name, known)) {
+            true => Err(Twofold),
+            false => Ok(None),
+        }
     }
 
     fn line(&mut self, line: &[u8]) -> Result<Option<State>, Twofold> {
@@ -158,19 +194,19 @@ impl Head {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { return Ok(()) };
         let Some((name, value)) = line.split_at_checked(colon) else { return Ok(()) };
         let value = value.get(1..).unwrap_or_default().trim_ascii();
-        if name.eq_ignore_ascii_case(b"content-length") {
+        if is(name, &CONTENT_LENGTH) {
             let length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
             if self.is_chunked || self.length.is_some_and(|known| length != Some(known)) {
                 return Err(Twofold);
             }
             self.length = Some(length.ok_or(Twofold)?);
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+        } else if is(name, &TRANSFER_ENCODING) {
             if self.is_chunked || self.length.is_some() || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Twofold);
             }
             self.is_chunked = true;
-        } else if name.eq_ignore_ascii_case(b"upgrade") {
-            self.switches |= value.eq_ignore_ascii_case(b"websocket");
+        } else if is(name, &UPGRADE) {
+            self.switches |= rfc6455::is_token_of(value, "websocket");
         }
         Ok(())
     }
@@ -178,18 +214,19 @@ impl Head {
     /// Returns what follows the head.
     fn next(&self) -> State {
         match self {
-            // An upgrade is granted, and something else follows; or refused, and the connection ends.
-            Self { switches: true, .. } => State::Opaque,
             Self { is_chunked: true, .. } => State::Chunked(Chunk::Size(0)),
             Self { length: Some(length @ 1..), .. } => State::Sized(*length),
+            // An upgrade is granted, and something else follows; or it is not, and the connection ends.
+            Self { switches: true, .. } => State::Opaque,
             _ => State::Head(Self::default()),
         }
     }
 }
 
 impl Chunk {
-    /// Takes some bytes, at least one; returns what follows, and how many it took.
-    fn take(&mut self, bytes: &[u8]) -> (Option<State>, usize) {
+    /// Takes some bytes, at least one; returns what follows, and how many it took. Each byte is read as hyper
+    /// reads it.
+    fn take(&mut self, bytes: &[u8]) -> Result<(Option<State>, usize), Twofold> {
         let next = match (&mut *self, bytes.first().copied().unwrap_or_default()) {
             (Self::Data(left), _) => {
                 let taken =
@@ -198,33 +235,43 @@ impl Chunk {
                 if *left == 0 {
                     *self = Self::DataEnd;
                 }
-                return (None, taken);
+                return Ok((None, taken));
             }
-            (Self::Size(size) | Self::Extension(size), b'\n') => match *size {
-                0 => Self::Trailer(true),
-                size => Self::Data(size),
-            },
+            (Self::Size(size) | Self::Extension(size), b'\r') => Self::SizeEnd(*size),
+            (Self::SizeEnd(0), b'\n') => Self::TrailerStart,
+            (Self::SizeEnd(size), b'\n') => Self::Data(*size),
             (Self::Size(size), byte) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
                 match size.checked_mul(16).and_then(|size| size.checked_add(digit)) {
                     Some(size) => Self::Size(size),
-                    None => return (Some(State::Opaque), 1),
+                    None => return Ok((Some(State::Opaque), 1)),
                 }
             }
+            (Self::Size(_) | Self::Extension(_), b'\n') => return Err(Twofold),
             (Self::Size(size) | Self::Extension(size), _) => Self::Extension(*size),
             (Self::DataEnd, b'\n') => Self::Size(0),
             (Self::DataEnd, b'\r') => Self::DataEnd,
-            (Self::DataEnd, _) => return (Some(State::Opaque), 1),
-            (Self::Trailer(true), b'\n') => return (Some(State::Head(Head::default())), 1),
-            (Self::Trailer(_), b'\n') => Self::Trailer(true),
-            (Self::Trailer(empty), byte) => Self::Trailer(*empty && byte == b'\r'),
+            (Self::TrailerStart, b'\r') => Self::TrailerEnd(true),
+            (Self::Trailer, b'\r') => Self::TrailerEnd(false),
+            (Self::TrailerStart | Self::Trailer, b'\n') => return Err(Twofold),
+            (Self::TrailerStart | Self::Trailer, _) => Self::Trailer,
+            (Self::TrailerEnd(true), b'\n') => return Ok((Some(State::Head(Head::default())), 1)),
+            (Self::TrailerEnd(false), b'\n') => Self::TrailerStart,
+            (Self::SizeEnd(_) | Self::DataEnd | Self::TrailerEnd(_), _) => {
+                return Ok((Some(State::Opaque), 1));
+            }
         };
         *self = next;
-        (None, 1)
+        Ok((None, 1))
     }
 }
 
-/// More than any line has that is looked at: a longer one is not `chunked`, and no length.
+/// Returns whether a name, as it came, is this header's.
+fn is(name: &[u8], header: &HeaderName) -> bool {
+    name.eq_ignore_ascii_case(header.as_str().as_bytes())
+}
+
+/// More than any line needs that is looked at: a longer one hides something.
 const LINE_BYTES_KEPT: usize = 128;
 
 #[cfg(test)]
@@ -241,7 +288,7 @@ mod tests {
         }
         let mut framing = Framing::new();
         let verdict = framing.take(bytes);
-        let found = verdict.err().map(|Bad(at)| &bytes[at..]);
+        let found = verdict.err().map(|bad| &bytes[bad.at..]);
         let line = found.map(|rest| rest.split(|byte| *byte == b'\r').next().unwrap());
         assert_eq!(line, bad.map(str::as_bytes), "{}", String::from_utf8_lossy(bytes));
         framing
@@ -269,6 +316,67 @@ mod tests {
             ),
         ] {
             check(&format!("POST / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"), Some(bad));
+        }
+    }
+
+    /// Returns whether a part is refused, which is so for pieces of every size.
+    fn is_refused(bytes: &str) -> bool {
+        let refused = |size| {
+            let mut framing = Framing::new();
+            bytes.as_bytes().chunks(size).any(|piece| framing.take(piece).is_err())
+        };
+        let whole = refused(bytes.len());
+        (1..bytes.len()).for_each(|size| assert_eq!(refused(size), whole, "{size} {bytes:?}"));
+        whole
+    }
+
+    #[test]
+    fn a_line_that_counts_is_refused_where_it_is_too_long_to_be_kept() {
+        let long = " ".repeat(110);
+        let more = " ".repeat(4096);
+        for (line, refused) in [
+            (format!("Transfer-Encoding:{long}gzip,{more} chunked"), true),
+            (format!("transfer-encoding:{long}{long}chunked"), true),
+            (format!("Content-Length:{long}{more}5"), true),
+            (format!("Upgrade:{long}{long}websocket"), true),
+            (format!("X-Long:{long}{more}chunked"), false),
+            (format!("Content-Lengths:{long}{more}5"), false),
+            (format!("Content-Length:{}5", " ".repeat(100)), false),
+        ] {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
+            assert_eq!(is_refused(&head), refused, "{:.40}", line.trim());
+        }
+        assert!(!is_refused(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(500))));
+    }
+
+    #[test]
+    fn a_bare_newline_ends_no_line_of_a_chunk_or_a_trailer() {
+        for (body, refused) in [
+            ("0\r\n\n", true),
+            ("0\r\nx: y\n\r\n", true),
+            ("0\r\nx: y\r\n\n", true),
+            ("0\n\r\n", true),
+            ("1;x\na\r\n0\r\n\r\n", true),
+            ("0\r\nx: y\r\n\r\n", false),
+            ("0;x=y\r\n\r\n", false),
+        ] {
+            let whole = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+            assert_eq!(is_refused(&whole), refused, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_seen_in_any_list_and_a_body_before_it_is_followed() {
+        for (headers, in_body) in [
+            ("Upgrade: websocket\r\n", false),
+            ("Upgrade: h2c, WebSocket\r\n", false),
+            ("Upgrade: websocket\r\nContent-Length: 5\r\n", true),
+            ("Upgrade: websocket\r\nTransfer-Encoding: chunked\r\n", true),
+        ] {
+            let mut framing = Framing::new();
+            framing.take(format!("GET / HTTP/1.1\r\n{headers}\r\n").as_bytes()).unwrap();
+            assert_eq!(framing.is_in_body(), in_body, "{headers}");
+            assert_eq!(matches!(framing.0, State::Opaque), !in_body, "{headers}");
         }
     }
 

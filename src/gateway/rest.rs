@@ -15,7 +15,7 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::access::{Access, Denied};
+use super::access::{Access, Denied, guarded};
 use super::failure::json;
 use super::path::decode;
 use crate::error::{Error, Result};
@@ -28,6 +28,15 @@ pub(super) const PREFIX: &str = "/client/v4/";
 
 /// Answers a request to the listing.
 pub(super) fn answer(
+    shard: &Rc<Shard>,
+    access: Access<'_>,
+    head: &Parts,
+    host: &Authority,
+) -> LocalBoxFuture<'static, Response> {
+    list(shard, access, head, host).map(guarded).boxed_local()
+}
+
+fn list(
     shard: &Rc<Shard>,
     access: Access<'_>,
     head: &Parts,
@@ -222,7 +231,6 @@ struct Object {
 
 impl From<Listed> for Object {
     fn from(listed: Listed) -> Self {
-        // Nothing is stored yet: an object that is listed is one in memory.
         Self {
             id: listed.id.to_string(),
             has_stored_data: listed.has_stored_data,

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
-use http::header::{CONNECTION, HOST, HeaderValue};
+use http::header::{CONNECTION, HOST, HeaderValue, SEC_WEBSOCKET_EXTENSIONS};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
@@ -24,6 +24,7 @@ use super::door::GatewayDoor;
 use super::failure::{self, Messages};
 use super::forwarded::Peer;
 use super::reply::ReplyBody;
+use super::stall::{self, Current, Patient};
 use super::upgrade::{Upgraded, Wanted};
 use super::watch::{Call, Watch};
 use super::{headers, inspector, path, rest, upgrade};
@@ -31,6 +32,7 @@ use crate::body::Body;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::message::{self, Request, Response, response as respond};
+use crate::rfc6455::Budget;
 use crate::runtime::{self, Event, Key, Lane, RemoteLane, Reply, Shard};
 
 /// A connection, as its requests see it.
@@ -40,6 +42,8 @@ pub(super) struct Visit {
     peer: Peer,
     watch: Rc<Watch>,
     upgraded: Upgraded,
+    /// The stream of HTTP/2 that is looked at.
+    stream: Current,
 }
 
 /// Which object a request is for, and what of its path is left.
@@ -49,25 +53,29 @@ struct Destination {
     rest_at: usize,
 }
 
-/// Where a path leads.
-enum Leads {
-    ToObject(Destination),
-    /// To what this door answers itself.
-    ToAnswer(State),
-}
-
 /// A refused request. Boxed: it is rare, and large beside what it replaces.
 type Refusal = Box<Response>;
 
 impl Visit {
     /// Makes a connection from `peer`, which is served on the thread of `shard`.
     pub(super) fn new(shard: Rc<Shard>, door: GatewayDoor, peer: Peer, watch: Rc<Watch>) -> Self {
-        Self { shard, door, peer, watch, upgraded: Upgraded::default() }
+        let (upgraded, stream) = (Upgraded::default(), Current::default());
+        Self { shard, door, peer, watch, upgraded, stream }
+    }
+
+    /// Returns where the stream of HTTP/2 is to be that is looked at.
+    pub(super) fn stream(&self) -> Current {
+        self.stream.clone()
     }
 
     /// Returns where the WebSocket of the connection is once it was granted.
     pub(super) fn upgraded(&self) -> Upgraded {
         self.upgraded.clone()
+    }
+
+    /// Returns what may be held of messages that have not come whole.
+    pub(super) fn budget(&self) -> Arc<Budget> {
+        self.door.budget(self.limits())
     }
 
     /// Returns the bounds.
@@ -79,36 +87,39 @@ impl Visit {
         let (mut head, body) = request.into_parts();
         let sound = check_size(&head, self.limits()).and_then(|()| host_of(&mut head));
         let host = sound.map_err(|refusal| hang_up(refusal, head.version))?;
-        let destination = match self.door.routes().host(host.host()) {
-            Some(routed) => self.by_name(routed.namespace, &routed.name, 0)?,
-            None if inspector::is_at(head.uri.path()) => {
-                let answer = inspector::answer(&self.shard, &self.door, head, &host, body);
+        let reach = self.door.reach(&head);
+        let routed = self.door.routes().host(host.host());
+        if routed.is_none() {
+            let (access, at) = (self.door.access(reach), head.uri.path());
+            if inspector::is_at(at) {
+                let answer = inspector::answer(&self.shard, &self.door, access, head, &host, body);
                 return Ok(State::Own(answer));
             }
-            None => match self.by_path(&head, &host)? {
-                Leads::ToObject(destination) => destination,
-                Leads::ToAnswer(state) => return Ok(state),
-            },
+            if at.starts_with(rest::PREFIX) {
+                return Ok(State::Own(rest::answer(&self.shard, access, &head, &host)));
+            }
+        }
+        let pages = self.door.pages(reach, &self.peer);
+        let turned = |told| refuse(StatusCode::FORBIDDEN, told);
+        pages.admit(&head, &host, routed.is_some()).map_err(turned)?;
+        let destination = match routed {
+            Some(routed) => self.by_name(routed.namespace, &routed.name, 0)?,
+            None if head.uri.path() == "/" => return Ok(State::Answered(Some(about()))),
+            None => self.by_path(head.uri.path())?,
         };
         let wanted = Wanted::of(&head, &self.upgraded)?;
-        let method = head.method.clone();
+        let asked =
+            Asked { method: head.method.clone(), wanted, messages: self.door.messages(reach) };
         let mut request = self.request(head, body, host, destination.rest_at)?;
-        if wanted.is_some() {
+        if asked.wanted.is_some() {
+            // There are none, and who is asked for none offers none.
+            request.headers_mut().remove(SEC_WEBSOCKET_EXTENSIONS);
             message::ask_web_socket(&mut request);
         }
-        Ok(self.send(destination.address, request, method, wanted))
+        Ok(self.send(destination.address, request, asked))
     }
 
-    fn by_path(&self, head: &Parts, host: &Authority) -> Result<Leads, Refusal> {
-        let whole = head.uri.path();
-        if whole == "/" {
-            return Ok(Leads::ToAnswer(State::Answered(Some(about()))));
-        }
-        if whole.starts_with(rest::PREFIX) {
-            let listing = rest::answer(&self.shard, self.door.access(), head, host);
-            return Ok(Leads::ToAnswer(State::Own(listing)));
-        }
-
+    fn by_path(&self, whole: &str) -> Result<Destination, Refusal> {
         let bad = |told: &str| refuse(StatusCode::BAD_REQUEST, told);
         let bad_path = || bad("the path is not UTF-8 text, percent-encoded");
         let split = path::split(whole);
@@ -120,11 +131,10 @@ impl Visit {
             return Err(bad("the path names no object: write /NAMESPACE/NAME"));
         };
         let rest_at = whole.len() - split.rest.len();
-        let destination = match object.strip_prefix("id:") {
+        match object.strip_prefix("id:") {
             Some(id) => self.by_id(number, id, rest_at),
             None => self.by_name(number, &path::decode(object).ok_or_else(bad_path)?, rest_at),
-        };
-        destination.map(Leads::ToObject)
+        }
     }
 
     fn by_name(
@@ -171,23 +181,20 @@ impl Visit {
         let scheme = self.peer.introduce(&mut head.headers, value);
         let invalid = |error: Error| Box::new(failure::of_call(&error, Messages::Shown));
         head.uri = url(scheme, host, &head.uri, rest_at).map_err(|error| invalid(error.into()))?;
+        let is_stream = head.version == Version::HTTP_2;
         head.version = Version::HTTP_11;
         head.extensions = http::Extensions::default();
-        let cut =
-            |error: hyper::Error| Error::truncated(format!("the request was cut short: {error}"));
-        let request = Request::from_parts(head, Body::new(body.map_err(cut)));
+        let body = match is_stream {
+            true => Body::new(Patient::new(body, self.limits().http_stall_timeout)),
+            false => Body::new(body.map_err(|error| stall::cut(&error))),
+        };
+        let request = Request::from_parts(head, body);
         message::validate(&request, self.limits()).map_err(invalid)?;
         Ok(request)
     }
 
     /// Puts a request in line for its object.
-    fn send(
-        &self,
-        address: runtime::Address,
-        request: Request,
-        method: Method,
-        wanted: Option<Wanted>,
-    ) -> State {
+    fn send(&self, address: runtime::Address, request: Request, asked: Asked) -> State {
         let (reply, answer) = oneshot::channel();
         let to = self.shard.placement().shard(&address.key.id);
         let request = Box::new(request);
@@ -200,8 +207,7 @@ impl Visit {
             lane.fetch(request, reply);
             Way::Away { _lane: lane }
         };
-        let messages = self.door.messages();
-        State::Called(Called { answer, _lane: lane, method, wanted, messages })
+        State::Called(Called { answer, _lane: lane, asked })
     }
 }
 
@@ -294,8 +300,10 @@ impl Service<http::Request<Incoming>> for Visit {
 
     fn call(&self, request: http::Request<Incoming>) -> Answering {
         let call = Some(self.watch.begin());
+        let is_last = upgrade::is_last(&request);
         let state = self.admit(request);
-        Answering { state: state.unwrap_or_else(|refusal| State::Answered(Some(*refusal))), call }
+        let state = state.unwrap_or_else(|refusal| State::Answered(Some(*refusal)));
+        Answering { state, call, is_last, stream: self.stream.clone() }
     }
 }
 
@@ -303,6 +311,9 @@ impl Service<http::Request<Incoming>> for Visit {
 pub(super) struct Answering {
     state: State,
     call: Option<Call>,
+    /// Whether no request follows this one on its connection.
+    is_last: bool,
+    stream: Current,
 }
 
 enum State {
@@ -316,6 +327,11 @@ enum State {
 struct Called {
     answer: oneshot::Receiver<Result<Response>>,
     _lane: Way,
+    asked: Asked,
+}
+
+/// What of a request decides on its answer.
+struct Asked {
     method: Method,
     /// The WebSocket that was asked for.
     wanted: Option<Wanted>,
@@ -335,14 +351,14 @@ impl Called {
         });
         let switches = |response: &Response| response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let response = match outcome {
-            Ok(response) if switches(&response) && self.wanted.is_none() => {
+            Ok(response) if switches(&response) && self.asked.wanted.is_none() => {
                 failure::of_call(&upgrade::not_asked_for(), Messages::Shown)
             }
             Ok(response) if switches(&response) => response,
-            Ok(response) => headers::exit(response, &self.method),
-            Err(error) => failure::of_call(&error, self.messages),
+            Ok(response) => headers::exit(response, &self.asked.method),
+            Err(error) => failure::of_call(&error, self.asked.messages),
         };
-        Poll::Ready(match self.wanted.take() {
+        Poll::Ready(match self.asked.wanted.take() {
             Some(wanted) => wanted.answer(response),
             None => response,
         })
@@ -353,13 +369,17 @@ impl Future for Answering {
     type Output = Result<http::Response<ReplyBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match &mut self.state {
+        let mut response = match &mut self.state {
             State::Answered(response) => response.take().expect("an answer is asked for once"),
             State::Called(called) => ready!(called.poll(context)),
             State::Own(answer) => ready!(answer.as_mut().poll(context)),
         };
+        if self.is_last {
+            upgrade::close_behind(&mut response);
+        }
         let call = self.call.take().expect("an answer is asked for once");
-        Poll::Ready(Ok(response.map(|body| ReplyBody::new(body, call))))
+        let progress = self.stream.borrow().clone();
+        Poll::Ready(Ok(response.map(|body| ReplyBody::new(body, call, progress))))
     }
 }
 

@@ -32,6 +32,10 @@ pub struct GatewaySettings {
     pub(crate) tokens: Tokens,
     /// Whether there is an inspector; none: there is.
     pub(crate) inspector: Option<bool>,
+    /// Whether the inspector's statements may change what is stored.
+    pub(crate) inspector_writes: bool,
+    /// The origins of pages that reach objects beside those of the gateway itself.
+    pub(crate) allowed_origins: Vec<String>,
     /// Hosts that lead to a namespace or an object.
     pub(crate) routes: Vec<HostRoute>,
 }
@@ -49,7 +53,8 @@ impl GatewaySettings {
         self
     }
 
-    /// Lets who has `token` list namespaces and objects, and nobody without one.
+    /// Lets who has `token` list namespaces and objects, and nobody without one. A server with an empty one does not
+    /// start.
     pub fn api_token(mut self, token: &str) -> Self {
         self.tokens.add(token);
         self
@@ -58,6 +63,20 @@ impl GatewaySettings {
     /// Serves the inspector at `/_stubborn/`, or not. It is served where nothing is said, to those who may list.
     pub fn inspector(mut self, served: bool) -> Self {
         self.inspector = Some(served);
+        self
+    }
+
+    /// Lets the inspector's statements change what objects store, where it is served. They only read where nothing
+    /// is said.
+    pub fn inspector_writes(mut self, allowed: bool) -> Self {
+        self.inspector_writes = allowed;
+        self
+    }
+
+    /// Lets pages of an origin, as `https://app.example`, reach objects: on an address that only this machine
+    /// reaches, whose own pages alone do so else; and by WebSocket elsewhere, where any page may unless one is told.
+    pub fn allow_origin(mut self, origin: &str) -> Self {
+        self.allowed_origins.push(origin.trim_end_matches('/').to_owned());
         self
     }
 

@@ -1,7 +1,8 @@
 //! The bytes of one connection, on their way between its socket and hyper.
 //!
 //! **Invariant:** of a head that could be read in two ways hyper sees the beginning and then a byte that no
-//! head may have: it answers 400 and ends the connection, after the answers that are due before.
+//! head may have: it answers 400 and ends the connection, after the answers that are due before. Of such a body it
+//! sees the beginning, and then an error.
 
 use std::io;
 use std::pin::Pin;
@@ -23,18 +24,48 @@ pub(super) struct Watched {
     first: Bytes,
     framing: Framing,
     watch: Rc<Watch>,
-    refused: bool,
+    refused: Option<Refused>,
+}
+
+/// What hyper sees behind a part that was refused.
+#[derive(Debug)]
+struct Refused {
+    /// Bytes that no head may have. It looks at a head again only once that is complete.
+    rest: &'static [u8],
+    in_body: bool,
+}
+
+impl Refused {
+    fn new(in_body: bool) -> Self {
+        let rest: &[u8] = if in_body { b"" } else { b"\0\r\n\r\n" };
+        Self { rest, in_body }
+    }
+
+    fn fill(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (now, rest) = self.rest.split_at(self.rest.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.rest = rest;
+        match (now, self.in_body) {
+            ([], true) => {
+                let told = "a newline without a carriage return in front";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, told)))
+            }
+            // It ends the connection once it comes to the bad bytes.
+            ([], false) => Poll::Pending,
+            _ => Poll::Ready(Ok(())),
+        }
+    }
 }
 
 impl Watched {
     /// Follows the requests of a connection of which `first` was read already.
     pub(super) fn new(inner: Stream, first: Bytes, framing: Framing, watch: Rc<Watch>) -> Self {
-        Self { inner, first, framing, watch, refused: false }
+        Self { inner, first, framing, watch, refused: None }
     }
 
-    /// Returns the connection.
-    pub(super) fn into_inner(self) -> Stream {
-        self.inner
+    /// Returns the connection, and what was read of it and given to nobody.
+    pub(super) fn into_parts(self) -> (Stream, Bytes) {
+        (self.inner, self.first)
     }
 
     fn fill(
@@ -58,9 +89,8 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.refused {
-            // hyper ends the connection once it comes to the bad byte.
-            return Poll::Pending;
+        if let Some(refused) = &mut self.refused {
+            return refused.fill(buffer);
         }
         let before = buffer.filled().len();
         let filled = self.fill(context, buffer);
@@ -69,12 +99,15 @@ impl AsyncRead for Watched {
         }
         ready!(filled)?;
         let fresh = buffer.filled().get(before..).unwrap_or_default();
-        if let Err(Bad(at)) = self.framing.take(fresh) {
-            self.refused = true;
-            buffer.set_filled(before + at);
-            buffer.put_slice(b"\0");
-        }
+        let taken = self.framing.take(fresh);
         self.watch.heard(self.framing.is_in_head());
+        if let Err(Bad { at, in_body }) = taken {
+            buffer.set_filled(before + at);
+            let refused = self.refused.insert(Refused::new(in_body));
+            if !in_body || at == 0 {
+                return refused.fill(buffer);
+            }
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -21,6 +21,11 @@ impl Tokens {
         self.0.is_empty()
     }
 
+    /// Returns whether an empty one is among them, which everybody has.
+    pub(super) fn has_empty(&self) -> bool {
+        self.has(&[])
+    }
+
     /// Returns whether `token` is one of them. Each is looked at, whichever it is.
     pub(super) fn has(&self, token: &[u8]) -> bool {
         let digest: [u8; 32] = Sha256::digest(token).into();

@@ -10,16 +10,20 @@ use std::io::Cursor;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
-use http::{StatusCode, Version};
+use http::{Method, StatusCode, Version};
+use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{failure, headers};
 use crate::error::{Error, Kind};
 use crate::limits::Limits;
 use crate::message::{Response, ResponseExt};
-use crate::rfc6455;
+use crate::rfc6455::{self, Budget};
 use crate::socket::WebSocket;
 
 /// Where the WebSocket of a connection waits for its upgrade to be written.
@@ -37,9 +41,15 @@ impl Wanted {
     /// # Errors
     /// The answer to one that can't be granted.
     pub(super) fn of(head: &Parts, upgraded: &Upgraded) -> Result<Option<Self>, Box<Response>> {
-        let asks = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
-        if head.version != Version::HTTP_11 || !head.headers.get(UPGRADE).is_some_and(asks) {
+        if head.version != Version::HTTP_11 || !rfc6455::asks(&head.headers) {
             return Ok(None);
+        }
+        let has_body = [CONTENT_LENGTH, TRANSFER_ENCODING];
+        if head.method != Method::GET || has_body.iter().any(|name| head.headers.contains_key(name))
+        {
+            let told = "a WebSocket is asked for by GET without a body";
+            let refusal = failure::refusal(StatusCode::BAD_REQUEST, Kind::InvalidRequest, told);
+            return Err(Box::new(refusal));
         }
         match rfc6455::accept_key(&head.headers) {
             Ok(accept) => Ok(Some(Self { accept, upgraded: upgraded.clone() })),
@@ -50,7 +60,7 @@ impl Wanted {
                     let version = HeaderValue::from_static("13");
                     response.headers_mut().insert(SEC_WEBSOCKET_VERSION, version);
                 }
-                Err(Box::new(last(response)))
+                Err(Box::new(response))
             }
         }
     }
@@ -58,12 +68,16 @@ impl Wanted {
     /// Returns the answer to the request, where the object has answered with `response`: the upgrade, if it
     /// opened a WebSocket.
     pub(super) fn answer(self, mut response: Response) -> Response {
-        let Some(end) = response.take_web_socket() else { return last(response) };
+        let Some(end) = response.take_web_socket() else { return response };
         let mut answer = Response::default();
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         std::mem::swap(answer.headers_mut(), response.headers_mut());
         let headers = answer.headers_mut();
         headers::leave_hop(headers);
+        // What is agreed on the wire is between this door and the client, and there is no body.
+        for name in [SEC_WEBSOCKET_EXTENSIONS, CONTENT_LENGTH] {
+            headers.remove(name);
+        }
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
@@ -77,24 +91,35 @@ pub(super) fn not_asked_for() -> Error {
     Error::failed("the object opened a WebSocket and was not asked to").with_delivered(true)
 }
 
-/// Has a connection end with `response`.
-fn last(mut response: Response) -> Response {
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
+/// Returns whether what comes behind a request on its connection is not HTTP, whether or not it is granted.
+pub(super) fn is_last(head: &http::Request<Incoming>) -> bool {
+    head.version() <= Version::HTTP_11 && rfc6455::asks(head.headers())
+}
+
+/// Has the connection end with an answer, unless that is the upgrade.
+pub(super) fn close_behind<B>(response: &mut http::Response<B>) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// Serves the WebSocket of a connection whose upgrade was written, until it ends. `read` was read already.
 ///
 /// # Cancel safety
 /// Dropping the future is a lost link to both sides.
-pub(super) async fn serve<S>(end: WebSocket, stream: S, read: Bytes, limits: &Limits)
-where
+pub(super) async fn serve<S>(
+    end: WebSocket,
+    stream: S,
+    read: Bytes,
+    limits: &Limits,
+    budget: &Budget,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     if read.is_empty() {
-        return rfc6455::pump(end, stream, limits).await;
+        return rfc6455::pump(end, stream, limits, budget).await;
     }
     let (reader, writer) = tokio::io::split(stream);
     let stream = tokio::io::join(Cursor::new(read).chain(reader), writer);
-    rfc6455::pump(end, stream, limits).await;
+    rfc6455::pump(end, stream, limits, budget).await;
 }

@@ -224,6 +224,12 @@ impl Accepted {
         &self.tags
     }
 
+    /// Returns the bytes that wait for its peer, and those of what is attached.
+    pub(crate) fn held_bytes(&self) -> (usize, usize) {
+        let waiting = self.with(|end| Ok(end.writer().waiting_bytes())).unwrap_or(0);
+        (waiting, self.attachment.borrow().as_ref().map_or(0, Bytes::len))
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         let open = self.with(|end| Ok(!end.writer().is_ended()));
         !self.closing.get() && !self.ended.get() && open.unwrap_or(false)

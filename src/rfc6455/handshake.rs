@@ -20,7 +20,7 @@ pub struct Refusal {
 /// # Errors
 /// What to refuse the request with.
 pub fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
-    if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
+    if !asks(headers) || !has_token(headers, &CONNECTION, "upgrade") {
         return Err(bad("a WebSocket is asked for by upgrade: websocket and connection: upgrade"));
     }
     let mut versions = headers.get_all(SEC_WEBSOCKET_VERSION).iter();
@@ -41,9 +41,19 @@ fn bad(message: &'static str) -> Refusal {
     Refusal { status: StatusCode::BAD_REQUEST, message }
 }
 
+/// Returns whether a request of HTTP/1.1 with these headers asks for a WebSocket, well or badly.
+pub fn asks(headers: &HeaderMap) -> bool {
+    has_token(headers, &UPGRADE, "websocket")
+}
+
+/// Returns whether a header's value is a list with this token.
+pub fn is_token_of(value: &[u8], token: &str) -> bool {
+    let mut tokens = value.split(|byte| *byte == b',');
+    tokens.any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(token))
+    headers.get_all(name).iter().any(|value| is_token_of(value.as_bytes(), token))
 }
 
 /// Returns whether it is the base64 of 16 bytes: 22 digits and two signs of padding.

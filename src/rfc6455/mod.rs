@@ -4,7 +4,9 @@
 //! driven over a stream that somebody else upgraded.
 
 mod handshake;
+mod partial;
 mod pump;
 
-pub use handshake::{Refusal, accept_key};
+pub use handshake::{Refusal, accept_key, asks, is_token_of};
+pub use partial::Budget;
 pub use pump::pump;

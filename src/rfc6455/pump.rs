@@ -7,7 +7,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{FutureExt, Sink, Stream};
@@ -17,15 +17,17 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame as WireClose, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
 
+use super::partial::{Budget, Counted, Partial};
 use crate::limits::Limits;
 use crate::socket::{CloseFrame, Ending, Message, Reader, Taken, WebSocket, Writer};
 
 /// Speaks RFC 6455, as a server, over `io`, whose upgrade was answered already, until either side has closed or is
-/// lost. Pings are answered here.
+/// lost. Pings are answered here. A message that has begun to come has `message_timeout` for each MiB, and what has
+/// come of it is held within `budget`.
 ///
 /// # Cancel safety
 /// Dropping the future drops `io` and `end`: a lost link to both.
-pub async fn pump<S>(end: WebSocket, io: S, limits: &Limits)
+pub async fn pump<S>(end: WebSocket, io: S, limits: &Limits, budget: &Budget)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -35,9 +37,12 @@ where
         .write_buffer_size(0)
         .max_message_size(Some(message_bytes))
         .max_frame_size(Some(message_bytes));
+    let partial = Partial::new(budget, limits.message_timeout);
+    let io = partial.count(io);
     let wire = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
     let (writer, reader) = end.split();
-    let mut pump = Pump { wire, inward: Some(writer), outward: Some(reader), stalled: None };
+    let (inward, outward) = (Some(writer), Some(reader));
+    let mut pump = Pump { wire, inward, outward, stalled: None, partial };
     let mut closing = None;
     let last = poll_fn(|context| {
         if let Poll::Ready(last) = pump.poll(context) {
@@ -62,14 +67,16 @@ where
 /// What is read from the wire at a time. It is kept for each WebSocket, idle or not.
 const READ_BUFFER_BYTES: usize = 512;
 
-struct Pump<S> {
-    wire: WebSocketStream<S>,
+struct Pump<'a, S> {
+    wire: WebSocketStream<Counted<S>>,
     /// None once the peer has closed.
     inward: Option<Writer>,
     /// None once this side has closed.
     outward: Option<Reader>,
     /// What the peer sent and finds no room.
     stalled: Option<Message>,
+    /// What has come of a message that is not whole.
+    partial: Partial<'a>,
 }
 
 /// What is left to do when nothing more is moved.
@@ -82,7 +89,7 @@ enum Last {
     Close(Option<CloseFrame>),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Last> {
         if let Poll::Ready(last) = self.poll_inward(context) {
             return Poll::Ready(last);
@@ -100,7 +107,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     /// Moves what the peer sends, while there is room for it.
     fn poll_inward(&mut self, context: &mut Context<'_>) -> Poll<Last> {
         for _ in 0..MESSAGES_PER_TURN {
-            let Some(inward) = &self.inward else { return Poll::Pending };
+            let Some(inward) = &self.inward else {
+                match self.outward {
+                    Some(_) => return Poll::Pending,
+                    // What is still on its way reaches nobody, but for the close behind it.
+                    None => return self.poll_close(context),
+                }
+            };
             if self.stalled.is_some() && inward.poll_room(context).is_pending() {
                 return Poll::Pending;
             }
@@ -113,8 +126,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             }
             let read = match Pin::new(&mut self.wire).poll_next(context) {
                 Poll::Ready(read) => read,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let late = ready!(self.partial.poll_late(context, READ_BUFFER_BYTES));
+                    let frame = CloseFrame::ours(late.code(), late.reason());
+                    inward.end(Ending::Broken(frame.clone()));
+                    return Poll::Ready(Last::Close(Some(frame)));
+                }
             };
+            match &read {
+                Some(Ok(tungstenite::Message::Ping(bytes) | tungstenite::Message::Pong(bytes))) => {
+                    self.partial.passed(bytes.len());
+                }
+                _ => self.partial.clear(),
+            }
             match read {
                 Some(Ok(tungstenite::Message::Text(text))) => {
                     self.stalled = Some(Message::text(text.as_str()));
@@ -123,14 +147,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                     self.stalled = Some(Message::Binary(bytes));
                 }
                 Some(Ok(tungstenite::Message::Close(frame))) => {
-                    let frame = read_close(frame);
-                    inward.end(Ending::Closed(frame));
+                    inward.end(read_close(frame));
                     // The library answers by itself.
                     return Poll::Ready(Last::Close(None));
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Poll::Ready(broken(inward, &error)),
                 None => return Poll::Ready(Last::Nothing),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Waits for the peer's close, and drops what comes before it.
+    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Last> {
+        for _ in 0..MESSAGES_PER_TURN {
+            match ready!(Pin::new(&mut self.wire).poll_next(context)) {
+                Some(Ok(tungstenite::Message::Close(_))) => return Poll::Ready(Last::Close(None)),
+                Some(Ok(_)) => self.partial.clear(),
+                Some(Err(_)) | None => return Poll::Ready(Last::Nothing),
             }
         }
         context.waker().wake_by_ref();
@@ -157,6 +193,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 Poll::Ready(Taken::Ended(Ending::Lost)) => return Poll::Ready(Last::Flush),
                 Poll::Ready(Taken::Ended(Ending::Closed(frame) | Ending::Broken(frame))) => {
                     self.outward = None;
+                    if self.inward.is_none() {
+                        // Reading goes on, for the peer's close.
+                        context.waker().wake_by_ref();
+                    }
                     write_close(&frame)
                 }
             };
@@ -191,9 +231,19 @@ fn broken(inward: &Writer, error: &tungstenite::Error) -> Last {
     Last::Close(Some(frame))
 }
 
-fn read_close(frame: Option<WireClose>) -> CloseFrame {
-    let Some(frame) = frame else { return CloseFrame::ours(CloseFrame::NO_CODE, "") };
-    CloseFrame::ours(frame.code.into(), frame.reason.as_str())
+/// Returns how a close frame ends what the peer sends. Behind a close of ours the library looks at none.
+fn read_close(frame: Option<WireClose>) -> Ending {
+    let Some(frame) = frame else {
+        return Ending::Closed(CloseFrame::ours(CloseFrame::NO_CODE, ""));
+    };
+    let code = u16::from(frame.code);
+    match CloseFrame::received(code, frame.reason.as_str()) {
+        Ok(frame) if code != CloseFrame::NO_CODE => Ending::Closed(frame),
+        _ => Ending::Broken(CloseFrame::ours(
+            CloseFrame::PROTOCOL,
+            "a close code that may not be sent",
+        )),
+    }
 }
 
 fn write_close(frame: &CloseFrame) -> tungstenite::Message {
@@ -246,6 +296,9 @@ mod tests {
 
     type Peer = WebSocketStream<DuplexStream>;
 
+    /// What the peers of one test may hold of messages that are not whole.
+    const BUDGET_BYTES: usize = 6 << 20;
+
     /// Runs `test` with a client of the library's, and the end that the pump drives.
     async fn with_limits<F: Future<Output = ()>>(
         limits: Limits,
@@ -255,7 +308,8 @@ mod tests {
         let (end, ours) = WebSocket::pair_within(&limits);
         let peer = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
         let local = tokio::task::LocalSet::new();
-        local.spawn_local(async move { pump(ours, far, &limits).await });
+        let budget = Budget::new(BUDGET_BYTES);
+        local.spawn_local(async move { pump(ours, far, &limits, &budget).await });
         local.run_until(test(peer, end)).await;
     }
 
@@ -275,7 +329,8 @@ mod tests {
         let (end, _) = WebSocket::pair();
         let (near, _far) = duplex(64);
         let limits = Limits::default();
-        let bytes = size_of_val(&pump(end, near, &limits));
+        let budget = Budget::new(BUDGET_BYTES);
+        let bytes = size_of_val(&pump(end, near, &limits, &budget));
         assert!(bytes <= 1 << 10, "{bytes}");
     }
 
@@ -414,6 +469,101 @@ mod tests {
             assert_eq!(end.receive().await.unwrap().as_text(), Some("é!"));
         })
         .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_come_whole_is_given_up_in_time_and_pings_do_not_help() {
+        with(|mut peer, end| async move {
+            let start = tokio::time::Instant::now();
+            let begin = [&[0x02, 0xfe, 0x10, 0, 0, 0, 0, 0][..], &[7; 1000]].concat();
+            peer.get_mut().write_all(&begin).await.unwrap();
+            let pings = async {
+                // Within the frame nothing else may come; a ping comes before the next.
+                peer.get_mut().write_all(&[7; 0x1000 - 1000]).await.unwrap();
+                loop {
+                    peer.get_mut().write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+            };
+            let closed = tokio::select! {
+                closed = end.receive() => closed.unwrap_err(),
+                () = pings => unreachable!(),
+            };
+            assert_eq!((closed.code, closed.was_clean), (1008, false));
+            assert_eq!(start.elapsed().as_secs(), Limits::default().message_timeout.as_secs());
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_pings_for_ever_is_served_for_ever() {
+        with(|mut peer, end| async move {
+            for _ in 0..1000 {
+                peer.send(Wire::Ping(vec![7; 100].into())).await.unwrap();
+                peer.flush().await.unwrap();
+                assert_eq!(peer.next().await.unwrap().unwrap(), Wire::Pong(vec![7; 100].into()));
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            peer.send(Wire::text("still here")).await.unwrap();
+            assert_eq!(end.receive().await.unwrap().as_text(), Some("still here"));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_has_come_of_messages_is_held_within_the_budget() {
+        with(|mut peer, end| async move {
+            let mut head = vec![0x82, 0xff];
+            head.extend_from_slice(&(8_u64 << 20).to_be_bytes());
+            head.extend_from_slice(&[0; 4]);
+            peer.get_mut().write_all(&head).await.unwrap();
+            let writing = async {
+                // More than the budget, and less than the message.
+                let _ = peer.get_mut().write_all(&vec![0; 7 << 20]).await;
+                futures::future::pending::<()>().await;
+            };
+            let closed = tokio::select! {
+                closed = end.receive() => closed.unwrap_err(),
+                () = writing => unreachable!(),
+            };
+            assert_eq!((closed.code, closed.was_clean), (1013, false));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_is_heard_where_nobody_receives_any_more() {
+        with(|mut peer, end| async move {
+            peer.send(Wire::text("heard by nobody")).await.unwrap();
+            let start = tokio::time::Instant::now();
+            end.close(1000, "").unwrap();
+            drop(end);
+            peer.send(Wire::text("nor this")).await.unwrap();
+            assert_eq!(close_code(peer.next().await), Some(1000));
+            assert!(peer.next().await.is_none());
+            assert_eq!(start.elapsed().as_secs(), 0);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_code_of_an_answered_close_is_one_that_may_be_sent() {
+        for (code, told) in
+            [(4000_u16, 4000), (1005, 1002), (1006, 1002), (999, 1002), (2000, 1002)]
+        {
+            with(|mut peer, end| async move {
+                end.close(1000, "").unwrap();
+                // Past the library, which would answer by itself.
+                let mut frame = [0; 4];
+                peer.get_mut().read_exact(&mut frame).await.unwrap();
+                assert_eq!(frame, [0x88, 2, 3, 0xe8]);
+                let [high, low] = code.to_be_bytes();
+                let answer = [0x88, 0x82, 0, 0, 0, 0, high, low];
+                peer.get_mut().write_all(&answer).await.unwrap();
+                assert_eq!(end.receive().await.unwrap_err().code, told, "{code}");
+            })
+            .await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

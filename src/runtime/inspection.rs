@@ -1,6 +1,7 @@
 //! Looks into objects and their shards, for people: what is stored, what is counted, what went wrong.
 //!
-//! **Invariant:** nothing is changed: no object comes into memory for it, and what a statement writes is dropped.
+//! **Invariant:** nothing is changed, but by who asks for a change: no object comes into memory for it, and what a
+//! statement writes else is dropped.
 //! **Invariant:** an object is looked at on its own thread, whose other objects wait meanwhile; so everything here
 //! has a bound.
 
@@ -8,20 +9,24 @@ use std::ops::{Bound, ControlFlow};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::channel::oneshot;
 
 use super::container::Phase;
-use super::journal::{Tally, Trouble};
+use super::journal::{Recent, Tally, Trouble};
 use super::registry::Key;
 use super::shard::Shard;
 use crate::error::{Error, Result};
+use crate::object::Accepted;
 use crate::storage::StoredPages;
 use crate::storage::engine::Order;
+use crate::storage::object::Confirm;
 use crate::storage::record::Alarm;
 use crate::storage::row::{self, KeyRange, ObjectKey, successor};
 use crate::storage::sql::database::Database;
 use crate::storage::sql::limits::Limits;
 use crate::storage::sql::pages::{PAGE_BYTES, Pages};
+use crate::storage::sql::row::Row;
 use crate::storage::sql::value::Value;
 
 /// What there is to know of one object.
@@ -43,6 +48,23 @@ pub struct Details {
     pub sql_bytes: u64,
     /// What is in that; or why it can't be read.
     pub tables: Result<Vec<Table>>,
+    /// How many hibernatable WebSockets are open.
+    pub sockets_count: usize,
+    /// The first of them, in the order in which they were accepted.
+    pub sockets: Vec<OpenSocket>,
+}
+
+/// A hibernatable WebSocket that is open.
+#[derive(Clone, Debug)]
+pub struct OpenSocket {
+    /// Its number, which no other of its thread has.
+    pub number: u64,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Bytes that wait for its peer.
+    pub waiting_bytes: usize,
+    /// Bytes of what the object has attached to it.
+    pub attachment_bytes: usize,
 }
 
 /// Keys and values that were counted.
@@ -125,6 +147,47 @@ pub async fn troubles(
     Ok(all)
 }
 
+/// An event that ended lately.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    /// When it ended, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What it was, of which object, how long it took, and how it ended.
+    pub event: Recent,
+    /// The object's name, where it is known.
+    pub name: Option<String>,
+}
+
+/// Asks every shard for its last events of a namespace, or of one object, and merges them: the latest first.
+///
+/// # Errors
+/// *disconnected* where the server stops.
+pub async fn recent(
+    shard: &Rc<Shard>,
+    namespace: Option<usize>,
+    object: Option<Key>,
+    limit: usize,
+) -> Result<Vec<Happened>> {
+    let wanted = move |key: &Key| {
+        namespace.is_none_or(|namespace| namespace == key.namespace)
+            && object.is_none_or(|object| object == *key)
+    };
+    let ask = move |shard: &Rc<Shard>| -> Vec<Happened> {
+        let now_ms = shard.storages().rules().clock.unix_ms();
+        let happened = |event: Recent| {
+            let ago = event.since.elapsed().saturating_sub(event.took);
+            let name = shard.registry().known(&event.key).and_then(|known| known.name());
+            let at_ms = now_ms.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
+            Happened { at_ms, event, name: name.map(|name| name.to_string()) }
+        };
+        shard.journal().recent(limit, wanted).into_iter().map(happened).collect()
+    };
+    let mut all = ask_all(shard, ask).await?.concat();
+    all.sort_by_key(|one| std::cmp::Reverse(one.at_ms));
+    all.truncate(limit);
+    Ok(all)
+}
+
 /// Looks at one object.
 ///
 /// # Errors
@@ -159,6 +222,30 @@ pub async fn rows(shard: &Rc<Shard>, key: Key, sql: String, limit: usize) -> Res
         query(&shard.scratch(object)?, &sql, limit)
     })
     .await
+}
+
+/// Runs statements on the database of an object that is in memory, as that would itself, between two of its steps;
+/// returns the first rows of the last one once everything is durable. All of them happen, or none.
+///
+/// # Errors
+/// *failed* where the object is not in memory, or is inside a transaction; what SQL says of the statements; why the
+/// storage is broken.
+///
+/// # Cancel safety
+/// Dropping the future leaves open whether they happen.
+pub async fn change(shard: &Rc<Shard>, key: Key, sql: String, limit: usize) -> Result<Rows> {
+    let (reply, answer) = oneshot::channel();
+    shard.run_on(shard.placement().shard(&key.id), move |shard| {
+        let changed = shard.change(key, &sql, limit);
+        tokio::task::spawn_local(async move {
+            let outcome = match changed {
+                Ok((rows, synced)) => synced.await.map(|()| rows),
+                Err(error) => Err(error),
+            };
+            let _ = reply.send(outcome);
+        });
+    });
+    answer.await.map_err(|_| stopped())?
 }
 
 /// Has `ask` run on the thread of the object of `key`.
@@ -202,7 +289,11 @@ impl Shard {
             0 => Ok(Vec::new()),
             _ => self.scratch(object).and_then(|database| tables(&database)),
         };
+        let open = container.as_ref().map(|container| container.sockets().open(None));
+        let open = open.unwrap_or_default();
         Ok(Details {
+            sockets_count: open.len(),
+            sockets: open.iter().take(SOCKETS_MAX).map(|accepted| open_socket(accepted)).collect(),
             name: record.name.or_else(|| name.map(|name| name.to_string())),
             in_memory: container.is_some_and(|container| container.phase() != Phase::Absent),
             is_recorded,
@@ -257,6 +348,39 @@ impl Shard {
         Ok(page)
     }
 
+    fn change(
+        &self,
+        key: Key,
+        sql: &str,
+        limit: usize,
+    ) -> Result<(Rows, impl Future<Output = Result<()>> + use<>)> {
+        let interior = self.registry().known(&key).and_then(|container| container.interior());
+        let storage = interior.as_ref().and_then(|interior| interior.storage());
+        let absent = "the object is not in memory: what it stores is changed where it is";
+        let storage = storage.ok_or_else(|| Error::failed(absent))?;
+        if storage.synced().now_or_never().is_some_and(|synced| synced.is_err()) {
+            return Err(Error::failed(
+                "the object is inside a transaction, or broken: try it again",
+            ));
+        }
+        storage.begin()?;
+        let worked = storage.with_sql(Confirm::Yes, |database| database.exec(sql, ()));
+        match worked {
+            Ok(cursor) => {
+                storage.commit()?;
+                let columns = cursor.column_names().to_vec();
+                let mut rows: Vec<_> = cursor.take(limit + 1).map(Row::into_values).collect();
+                let more = rows.len() > limit;
+                rows.truncate(limit);
+                Ok((Rows { columns, rows, more }, storage.synced()))
+            }
+            Err(error) => {
+                storage.roll_back();
+                Err(error)
+            }
+        }
+    }
+
     /// Opens a database with the pages of an object, whose changes nobody takes.
     fn scratch(&self, object: ObjectKey) -> Result<Database> {
         let pages = StoredPages::new(self.storages().store().clone(), object);
@@ -268,6 +392,12 @@ impl Shard {
         };
         Database::open(Rc::new(pages), limits)
     }
+}
+
+fn open_socket(accepted: &Accepted) -> OpenSocket {
+    let (waiting_bytes, attachment_bytes) = accepted.held_bytes();
+    let tags = accepted.tags().iter().map(ToString::to_string).collect();
+    OpenSocket { number: accepted.id(), tags, waiting_bytes, attachment_bytes }
 }
 
 fn tables(database: &Database) -> Result<Vec<Table>> {
@@ -312,6 +442,8 @@ const KEYS_COUNTED_MAX: u64 = 10_000;
 const BYTES_COUNTED_MAX: u64 = 32 << 20;
 /// Where a page of values ends: with the value that reaches it.
 const PAGE_OF_VALUES_BYTES: usize = 4 << 20;
+/// WebSockets that are named.
+const SOCKETS_MAX: usize = 100;
 /// Tables that are named.
 const TABLES_MAX: usize = 500;
 /// Where an answer ends: with the row that reaches it.

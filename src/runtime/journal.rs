@@ -1,6 +1,6 @@
 //! What one shard remembers of what happened to its objects: counts, how long events took, the last troubles.
 //!
-//! **Invariant:** counting allocates nothing and looks at the clock once an event. Only troubles are kept as text:
+//! **Invariant:** counting allocates nothing and looks at the clock once an event, of which the last are kept. Only troubles are kept as text:
 //! a bounded number of them, each of a bounded length.
 
 use std::cell::{Cell, RefCell};
@@ -21,6 +21,22 @@ pub struct Journal {
     /// One for each namespace.
     counts: Vec<Counts>,
     troubles: RefCell<VecDeque<Trouble>>,
+    recent: RefCell<VecDeque<Recent>>,
+}
+
+/// An event that ended lately.
+#[derive(Clone, Copy, Debug)]
+pub struct Recent {
+    /// Of which object.
+    pub key: Key,
+    /// What it was.
+    pub kind: TroubleKind,
+    /// When it came.
+    pub since: Instant,
+    /// How long it took, waiting included.
+    pub took: Duration,
+    /// Whether it failed, or was cut short.
+    pub failed: bool,
 }
 
 /// What is counted of the objects of one namespace on one shard.
@@ -103,7 +119,8 @@ impl Journal {
     /// Makes that of a shard of a node with so many namespaces.
     pub fn new(clock: Clock, namespaces: usize) -> Rc<Self> {
         let counts = (0..namespaces).map(|_| Counts::default()).collect();
-        Rc::new(Self { clock, counts, troubles: RefCell::default() })
+        let recent = RefCell::new(VecDeque::with_capacity(RECENT_MAX));
+        Rc::new(Self { clock, counts, troubles: RefCell::default(), recent })
     }
 
     /// Notes that an object came into memory.
@@ -142,6 +159,20 @@ impl Journal {
         let troubles = self.troubles.borrow();
         let wanted = troubles.iter().rev().filter(|trouble| wanted(&trouble.key));
         wanted.take(limit).cloned().collect()
+    }
+
+    /// Returns up to `limit` of the last events of those objects that `wanted` says, the latest first.
+    pub fn recent(&self, limit: usize, wanted: impl Fn(&Key) -> bool) -> Vec<Recent> {
+        let recent = self.recent.borrow();
+        recent.iter().rev().filter(|one| wanted(&one.key)).take(limit).copied().collect()
+    }
+
+    fn remember(&self, one: Recent) {
+        let mut recent = self.recent.borrow_mut();
+        if recent.len() >= RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(one);
     }
 
     fn note(&self, container: &Container, kind: TroubleKind, reason: &dyn Display) {
@@ -198,6 +229,9 @@ impl Entry {
         if self.ended.replace(true) {
             return;
         }
+        let Self { key, kind, since, .. } = *self;
+        let took = since.elapsed();
+        self.journal.remember(Recent { key, kind, since, took, failed });
         self.journal.with(self.key, |counts| {
             add(match self.kind {
                 TroubleKind::Fetch | TroubleKind::Reset => &counts.fetches,
@@ -208,7 +242,7 @@ impl Entry {
             if failed {
                 add(&counts.errors);
             }
-            counts.latencies.get(bucket(self.since.elapsed())).into_iter().for_each(add);
+            counts.latencies.get(bucket(took)).into_iter().for_each(add);
         });
     }
 }
@@ -271,6 +305,8 @@ pub fn latency_bounds_us() -> Vec<u64> {
 const BUCKETS: usize = 27 * 4;
 /// Troubles that one shard remembers.
 const TROUBLES_MAX: usize = 256;
+/// Events that one shard remembers.
+const RECENT_MAX: usize = 256;
 /// Bytes of what was said of one.
 const MESSAGE_BYTES_MAX: usize = 512;
 

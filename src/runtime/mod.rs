@@ -22,8 +22,11 @@ mod wheel;
 
 pub use container::NAME_BYTES_KEPT;
 pub use event::{AlarmReply, Answer, Event, Reply, TypedReply};
-pub use inspection::{Details, Rows, Stored, Table, Values, live, look, rows, troubles, values};
-pub use journal::{Tally, Trouble, TroubleKind, latency_bounds_us};
+pub use inspection::{
+    Details, Happened, OpenSocket, Rows, Stored, Table, Values, change, live, look, recent, rows,
+    troubles, values,
+};
+pub use journal::{Recent, Tally, Trouble, TroubleKind, latency_bounds_us};
 pub use lane::{Address, Lane, RemoteLane};
 pub use listing::gather;
 pub use namespaces::{NamespaceConfig, Namespaces};

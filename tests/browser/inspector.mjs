@@ -1,41 +1,19 @@
 // The inspector in headless Chromium, against the real program:
 //
 //     node tests/browser/inspector.mjs PROGRAM SCREENSHOT.png
-//
-// Chromium is spoken to by its own protocol over a pipe, so that nothing needs to be installed beside it. CHROMIUM
-// says which one; the default is `chromium`.
 
-import { spawn } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import assert from "node:assert/strict";
+import { end, openBrowser, startServer } from "./chromium.mjs";
 
 const [program, screenshot] = process.argv.slice(2);
-const PATIENCE_MS = 20_000;
-const ended = [];
 
 try {
-  const server = await startServer();
+  const { url: server } = await startServer(program, ["--in-memory"]);
   const put = await putData(server);
-  const page = await openPage();
-  await look(page, server, put);
+  await look(await openBrowser(), server, put);
   console.log("the inspector: as expected");
 } finally {
-  for (const end of ended.reverse()) await end();
-}
-
-/// Starts the program; returns where it serves HTTP.
-async function startServer() {
-  const arguments_ = ["serve", "--in-memory", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
-  const server = spawn(program, arguments_, { stdio: ["ignore", "pipe", "ignore"] });
-  ended.push(() => { server.kill(); });
-  const line = await within("the server begins", new Promise((resolve, reject) => {
-    let said = "";
-    server.stdout.on("data", (data) => { said += data; if (said.includes("\n")) resolve(said); });
-    server.on("exit", () => reject(new Error("the server ended: " + said)));
-  }));
-  return "http://" + /http=(\S+)/.exec(line)[1];
+  await end();
 }
 
 /// Stores what the page is to show, and lets something go wrong.
@@ -60,7 +38,8 @@ async function putData(server) {
   return { hostile };
 }
 
-async function look(page, server, { hostile }) {
+async function look(browser, server, { hostile }) {
+  const page = await browser.openPage(screenshot);
   const problems = [];
   page.on("Runtime.exceptionThrown", ({ exceptionDetails: why }) => problems.push(why.exception?.description ?? why.text));
   page.on("Log.entryAdded", ({ entry }) => problems.push(`${entry.text} ${entry.url ?? ""}`));
@@ -102,11 +81,29 @@ async function look(page, server, { hostile }) {
   await page.run(`document.activeElement.blur()`);
   await page.key("3");
   await page.until("its alarm is there", `/in (59|60) min/.test(texts("dd").join())`);
-  await page.key("4");
+  await page.key("5");
   await page.until("its troubles are there", `texts(".event").some((text) => text.includes("the till is <b>empty</b>"))`);
+  await page.until("so are the last events", `texts(".recent").some((text) => /fetch (failed )?[0-9.]+ (µs|ms)/.test(text))`);
   await page.picture(screenshot.replace(".png", "-events.png"));
   busy = false;
   await load;
+
+  // A room with somebody in it, and a narrow window.
+  const member = await browser.openPage(screenshot);
+  await member.send("Page.navigate", { url: server + "/ROOM/lobby/" });
+  await member.until("a member is in", `/here/.test(texts("#state")[0])`);
+  // A page that is not seen asks for nothing.
+  await page.send("Page.bringToFront");
+  const room = await (await fetch(server + "/_stubborn/api/objects?namespace=ROOM&find=lobby")).json();
+  await page.send("Page.navigate", { url: "about:blank" });
+  await page.send("Page.navigate", { url: `${server}/_stubborn/#/ROOM/${room.objects[0].id}/sockets` });
+  await page.until("its WebSocket is there", `texts(".sockets tbody tr").length === 1 && texts(".facts").join().includes("WebSockets 1") && texts("#namespaces a").length > 3`);
+  await page.picture(screenshot.replace(".png", "-sockets.png"));
+  await page.send("Emulation.setDeviceMetricsOverride", { width: 400, height: 860, deviceScaleFactor: 1, mobile: false });
+  await page.until("nothing is wider than a narrow window", `document.documentElement.scrollWidth <= 400`);
+  await page.picture(screenshot.replace(".png", "-narrow.png"));
+  await page.send("Emulation.setDeviceMetricsOverride", { width: 1400, height: 860, deviceScaleFactor: 1, mobile: false });
+  await member.send("Page.navigate", { url: "about:blank" });
 
   // A deep link, in the dark, to what wants to be taken for a part of the page.
   const found = await (await fetch(server + "/_stubborn/api/objects?namespace=KV&find=cart")).json();
@@ -121,80 +118,4 @@ async function look(page, server, { hostile }) {
   assert.equal(await page.run(`document.title`), "stubborn inspector");
   await page.picture(screenshot.replace(".png", "-dark.png"));
   assert.deepEqual(problems, [], "the browser complains of nothing");
-}
-
-/// Starts Chromium with a folder of its own, and opens a page.
-async function openPage() {
-  const folder = await mkdtemp(join(tmpdir(), "inspector-"));
-  const flags = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-    `--user-data-dir=${folder}`, "--remote-debugging-pipe", "about:blank",
-  ];
-  const browser = spawn(process.env.CHROMIUM ?? "chromium", flags, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"], detached: true });
-  const gone = new Promise((resolve) => browser.on("exit", resolve));
-  ended.push(async () => {
-    try { process.kill(-browser.pid, "SIGKILL"); } catch { /* It has ended by itself. */ }
-    await gone;
-    await rm(folder, { recursive: true, force: true, maxRetries: 5 });
-  });
-  const [, , , commands, events] = browser.stdio;
-  const waiting = new Map();
-  const listeners = [];
-  let count = 0, heard = "";
-  events.on("data", (data) => {
-    heard += data;
-    const messages = heard.split("\0");
-    heard = messages.pop();
-    for (const message of messages.map((text) => JSON.parse(text))) {
-      const told = waiting.get(message.id);
-      waiting.delete(message.id);
-      if (told && message.error) told.reject(new Error(JSON.stringify(message.error)));
-      else if (told) told.resolve(message.result);
-      listeners.filter(([name]) => name === message.method).forEach(([, listen]) => listen(message.params));
-    }
-  });
-  const send = (method, params = {}, sessionId) => within(method, new Promise((resolve, reject) => {
-    count += 1;
-    waiting.set(count, { resolve, reject });
-    commands.write(JSON.stringify({ id: count, method, params, sessionId }) + "\0");
-  }));
-  const { targetId } = await send("Target.createTarget", { url: "about:blank" });
-  const { sessionId } = await send("Target.attachToTarget", { targetId, flatten: true });
-  const page = {
-    send: (method, params) => send(method, params, sessionId),
-    on: (name, listen) => listeners.push([name, listen]),
-    async run(expression) {
-      const helper = `const texts = (selector) => [...document.querySelectorAll(selector)].map((one) => one.innerText.replace(/\\s+/g, " ").trim());`;
-      const { result, exceptionDetails } = await page.send("Runtime.evaluate", { expression: `(() => { ${helper} return (${expression}); })()`, returnByValue: true });
-      if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
-      return result.value;
-    },
-    async until(what, expression) {
-      const end = Date.now() + PATIENCE_MS;
-      while (Date.now() < end) {
-        if (await page.run(expression).catch(() => false)) return console.log("  " + what);
-        await new Promise((done) => setTimeout(done, 50));
-      }
-      await page.picture(screenshot);
-      throw new Error(`${what}: not within ${PATIENCE_MS} ms; the page is ${await page.run("document.body.innerText")}`);
-    },
-    async key(key) {
-      const text = key === "Enter" ? "\r" : key;
-      const windowsVirtualKeyCode = key === "Enter" ? 13 : undefined;
-      await page.send("Input.dispatchKeyEvent", { type: "keyDown", key, text, windowsVirtualKeyCode });
-      await page.send("Input.dispatchKeyEvent", { type: "keyUp", key, windowsVirtualKeyCode });
-    },
-    async picture(path) {
-      const { data } = await page.send("Page.captureScreenshot", { format: "png" });
-      await writeFile(path, Buffer.from(data, "base64"));
-    },
-  };
-  return page;
-}
-
-function within(what, promise) {
-  let timer;
-  const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error(what + ": too late")), PATIENCE_MS); });
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }

@@ -319,3 +319,97 @@ fn what_happens_is_counted_and_what_goes_wrong_is_remembered_within_bounds() {
         assert_eq!(told["events"][0]["kind"], "alarm", "{told}");
     });
 }
+
+async fn change(address: &str, id: &str, text: &str) -> Answer {
+    let body = json!({ "namespace": "PROBE", "id": id, "sql": text, "change": true });
+    post(address, Some("application/json"), body.to_string()).await
+}
+
+#[test]
+fn a_statement_changes_what_is_stored_only_where_that_is_configured() {
+    run(async {
+        let (_closed_server, closed) = started().await;
+        let settings = GatewaySettings::default().inspector_writes(true);
+        let (_open_server, open) = start(Limits::default(), settings).await;
+        let id = id_of("PROBE", "changed");
+        for (address, writes) in [(&closed, false), (&open, true)] {
+            assert_eq!(ask(address, "namespaces").await["writes"], writes);
+            let mut http = Http::one(address).await;
+            let make = json!({ "sql": "CREATE TABLE t (x)" }).to_string();
+            http.ask_with("POST", "/PROBE/changed/sql", make.into()).await;
+            let answer = change(address, &id, "INSERT INTO t VALUES (77) RETURNING x").await;
+            assert_eq!(answer.status(), if writes { 200 } else { 403 }, "{}", answer.text);
+            if writes {
+                assert_eq!(answer.json()["rows"][0][0]["text"], "77");
+            }
+            // Of statements of which one fails, none has happened.
+            let failed =
+                change(address, &id, "INSERT INTO t VALUES (55); SELECT * FROM none").await;
+            assert_eq!(failed.status(), if writes { 400 } else { 403 }, "{}", failed.text);
+            let select = json!({ "sql": "SELECT x FROM t" }).to_string();
+            let seen = http.ask_with("POST", "/PROBE/changed/sql", select.into()).await.text;
+            assert_eq!(seen.contains("77"), writes, "{seen}");
+            assert!(!seen.contains("55"), "{seen}");
+            let stored = sql(address, &id, "SELECT x FROM t").await.json();
+            assert_eq!(stored["rows"].as_array().unwrap().len(), usize::from(writes), "durable");
+        }
+        let absent = change(&open, &id_of("PROBE", "absent"), "CREATE TABLE t (x)").await;
+        assert!(absent.status() == 400 && absent.text.contains("not in memory"), "{}", absent.text);
+    });
+}
+
+#[test]
+fn the_last_events_are_told_whether_or_not_they_failed() {
+    run(async {
+        let (_server, address) = started().await;
+        let mut http = Http::one(&address).await;
+        for path in ["/PROBE/told/whoami", "/PROBE/told/throw", "/PROBE/other/whoami"] {
+            http.ask("GET", path).await;
+        }
+        let id = id_of("PROBE", "told");
+        let told = ask(&address, &format!("events?namespace=PROBE&id={id}")).await;
+        let recent = told["recent"].as_array().unwrap();
+        let seen: Vec<_> = recent.iter().map(|one| (&one["kind"], &one["failed"])).collect();
+        assert_eq!(seen, [(&"fetch".into(), &true.into()), (&"fetch".into(), &false.into())]);
+        assert!(
+            recent.iter().all(|one| one["name"] == "told" && one["took_us"].is_u64()),
+            "{told}"
+        );
+        let all = ask(&address, "events").await;
+        assert_eq!(all["recent"].as_array().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn the_web_sockets_of_an_object_are_told_and_it_stays_asleep() {
+    run(async {
+        let limits =
+            Limits { hibernate_after: std::time::Duration::from_millis(20), ..Limits::default() };
+        let (_server, address) = start(limits, GatewaySettings::default()).await;
+        let mut wires = Vec::new();
+        for _ in 0..3 {
+            let mut wire = crate::support::http::Wire::open(&address).await;
+            wire.say(
+                "GET /ROOM/seen/?from=ann HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            )
+            .await;
+            wire.hear_until("\r\n\r\n").await;
+            wires.push(wire);
+        }
+        let path = format!("object?namespace=ROOM&id={}", id_of("ROOM", "seen"));
+        loop {
+            let object = ask(&address, &path).await;
+            let sockets = object["sockets"].as_array().unwrap();
+            assert_eq!((&object["sockets_count"], sockets.len()), (&3.into(), 3));
+            assert!(
+                sockets.iter().all(|one| one["attachment_bytes"].as_u64() > Some(0)),
+                "{object}"
+            );
+            if object["in_memory"] == false {
+                break;
+            }
+        }
+        assert_eq!(ask(&address, &path).await["in_memory"], false);
+    });
+}

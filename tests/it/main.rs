@@ -16,6 +16,8 @@ mod gates;
 mod hostile;
 mod http;
 mod http_hostile;
+mod http_origin;
+mod http_sockets;
 mod inspector;
 mod latency;
 mod order;

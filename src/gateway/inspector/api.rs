@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::params::{self, Params, of_hex};
 use super::shape::{
-    Answer, Counted, Event, Events, Live, Namespace, Object, Objects, Page, Server, Whole,
+    Answer, Counted, Ended, Event, Events, Live, Namespace, Object, Objects, Page, Server, Whole,
 };
 use crate::error::{Error, Kind, Result};
 use crate::gateway::door::GatewayDoor;
@@ -28,6 +28,7 @@ pub(super) async fn namespaces(shard: &Rc<Shard>, door: &GatewayDoor) -> Result<
     answer(&Server {
         version: env!("CARGO_PKG_VERSION"),
         threads: shard.placement().shards(),
+        writes: door.inspector_writes(),
         bounds_us: runtime::latency_bounds_us(),
         namespaces: namespaces.collect(),
     })
@@ -89,7 +90,7 @@ pub(super) async fn values(shard: &Rc<Shard>, params: &Params) -> Result<Respons
     answer(&Page::from(runtime::values(shard, key, prefix, after, limit).await?))
 }
 
-/// Answers the last troubles: of all, of a namespace, or of one object.
+/// Answers the last troubles and events: of all, of a namespace, or of one object.
 pub(super) async fn events(shard: &Rc<Shard>, params: &Params) -> Result<Response> {
     let limit = params.number("limit", EVENTS, EVENTS_MAX)?;
     let namespace = match params.text("namespace") {
@@ -101,7 +102,12 @@ pub(super) async fn events(shard: &Rc<Shard>, params: &Params) -> Result<Respons
     let events = troubles
         .into_iter()
         .map(|trouble| Event::new(shard.namespaces().at(trouble.key.namespace).name(), trouble));
-    answer(&Events { events: events.collect() })
+    let events = events.collect();
+    let recent = runtime::recent(shard, namespace, object, limit.min(RECENT)).await?;
+    let recent = recent
+        .into_iter()
+        .map(|one| Ended::new(shard.namespaces().at(one.event.key.namespace).name(), one));
+    answer(&Events { events, recent: recent.collect() })
 }
 
 /// A statement for an object's database.
@@ -111,14 +117,25 @@ struct Statement {
     namespace: String,
     id: String,
     sql: String,
+    /// Whether it changes what is stored.
+    #[serde(default)]
+    change: bool,
 }
 
 /// Runs a statement and answers its first rows.
-pub(super) async fn sql(shard: &Rc<Shard>, body: &[u8]) -> Result<Response> {
-    let Statement { namespace, id, sql } = serde_json::from_slice(body)
+pub(super) async fn sql(shard: &Rc<Shard>, door: &GatewayDoor, body: &[u8]) -> Result<Response> {
+    let Statement { namespace, id, sql, change } = serde_json::from_slice(body)
         .map_err(|error| Error::invalid_request(format!("the body: {error}")))?;
     let key = params::key(shard, &namespace, &id)?;
-    match runtime::rows(shard, key, sql, ROWS_MAX).await {
+    if change && !door.inspector_writes() {
+        let told = format!("{ONLY_READS}: gateway.inspector_writes is not set");
+        return Ok(failure::refusal(StatusCode::FORBIDDEN, Kind::InvalidRequest, told));
+    }
+    let ran = match change {
+        true => runtime::change(shard, key, sql, ROWS_MAX).await,
+        false => runtime::rows(shard, key, sql, ROWS_MAX).await,
+    };
+    match ran {
         Ok(rows) => answer(&Answer::from(rows)),
         // What is wrong with a statement is not the server's fault.
         Err(error) if error.kind == Kind::Failed => {
@@ -142,6 +159,8 @@ const VALUES_MAX: usize = 200;
 /// Troubles that are told.
 const EVENTS: usize = 100;
 const EVENTS_MAX: usize = 1_000;
+/// Events that are told, well or not.
+const RECENT: usize = 50;
 /// Rows of one statement.
 const ROWS_MAX: usize = 200;
 /// What is said of a last statement that writes, to an author and here.

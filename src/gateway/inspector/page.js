@@ -4,7 +4,7 @@
 const POLL_MS = 1000;
 const SAMPLES = 120;
 const WINDOW = 5;
-const TABS = ["storage", "sql", "alarm", "events"];
+const TABS = ["storage", "sql", "alarm", "sockets", "events"];
 const SVG = "http://www.w3.org/2000/svg";
 
 const at = (selector) => document.querySelector(selector);
@@ -208,7 +208,8 @@ async function poll() {
       const live = await ask("live");
       const before = samples.length ? samples[samples.length - 1] : null;
       // A server that began anew counts from zero.
-      const anew = before && live.namespaces.some((one, index) => before.namespaces[index] && one.fetches < before.namespaces[index].fetches);
+      const counts = ["fetches", "typed", "alarms", "sockets"];
+      const anew = before && live.namespaces.some((one, index) => counts.some((count) => one[count] < before.namespaces[index]?.[count]));
       if (anew) samples = [];
       samples.push(live);
       if (samples.length > SAMPLES) samples.shift();
@@ -217,7 +218,7 @@ async function poll() {
       drawPlots();
       drawNamespaces();
       turn += 1;
-      if (turn % 3 === 0 && before && changed(before, live)) await refresh();
+      if (turn % 3 === 0 && before && changed()) await refresh();
     } catch (error) {
       at("#state").textContent = error.status === 401 ? "asks for a token" : error.status ? error.message : "not reached";
       at("#state").className = "bad";
@@ -346,8 +347,10 @@ function drawFacts() {
       fact("keys", some + detail.keys.toLocaleString("en")),
       fact("key-value data", some + bytes(detail.bytes)),
       fact("SQL database", detail.sql_bytes ? bytes(detail.sql_bytes) : "none"),
-      fact("alarm", detail.alarm ? due(detail.alarm) : "none")));
+      fact("alarm", detail.alarm ? due(detail.alarm) : "none"),
+      fact("WebSockets", detail.sockets_count ? detail.sockets_count.toLocaleString("en") : "none")));
   if (route.tab === "alarm") drawAlarm();
+  if (route.tab === "sockets") drawSockets();
 }
 
 function due(alarm) {
@@ -366,7 +369,7 @@ function drawDetail() {
   if (detail === null) return pane.replaceChildren();
   const tabs = TABS.map((tab, index) => make("a",
     { href: link(route.namespace, route.id, tab), role: "tab", "aria-selected": String(tab === route.tab), title: "Key " + (index + 1) },
-    { storage: "Storage", sql: "SQL", alarm: "Alarm", events: "Events" }[tab]));
+    { storage: "Storage", sql: "SQL", alarm: "Alarm", sockets: "WebSockets", events: "Events" }[tab]));
   pane.replaceChildren(make("div", { class: "head" }), make("nav", { class: "tabs", role: "tablist" }, tabs), make("div", { class: "body", role: "tabpanel" }));
   drawFacts();
   if (route.tab === "storage") drawStorage();
@@ -430,12 +433,14 @@ function drawSql() {
   const statement = make("textarea", { id: "statement", spellcheck: "false", "aria-label": "SQL", placeholder: "SELECT …" });
   statement.value = drafts.get(now.id) || "";
   const result = make("div", { id: "result" });
+  const change = make("input", { type: "checkbox", id: "change" });
   const run = async () => {
     drafts.set(now.id, statement.value);
     if (!statement.value.trim()) return;
     try {
       const started = performance.now();
-      const answer = await ask("sql", null, { namespace: now.namespace, id: now.id, sql: statement.value });
+      const changes = change.checked ? { change: true } : {};
+      const answer = await ask("sql", null, { namespace: now.namespace, id: now.id, sql: statement.value, ...changes });
       const took = Math.round(performance.now() - started);
       result.replaceChildren(...rowsOf(answer, took));
     } catch (error) {
@@ -455,7 +460,8 @@ function drawSql() {
     make("div", { class: "bar" }, make("span", { class: "soft" }, "Tables"), tables.length ? tables : none),
     statement,
     make("div", { class: "bar below" }, make("button", { type: "button", class: "main", id: "run", onclick: run }, "Run"),
-      make("span", { class: "soft" }, "Read-only: the last statement reads; what those before it change is dropped.")),
+      server.writes ? make("label", { class: "soft" }, change, " changes what is stored, while the object is in memory") : null,
+      make("span", { class: "soft" }, (server.writes ? "Else r" : "R") + "ead-only: the last statement reads; what those before it change is dropped.")),
     result);
   if (statement.value.trim()) run();
 }
@@ -484,12 +490,33 @@ function drawAlarm() {
     make("dt", null, "Failed so far"), make("dd", null, alarm.failures === 1 ? "once" : alarm.failures + " times")));
 }
 
+function drawSockets() {
+  const body = at("#detail .body");
+  if (!detail.sockets.length) return body.replaceChildren(make("p", { class: "empty" }, "No hibernatable WebSocket is open."));
+  const head = make("thead", null, make("tr", null, ["Number", "Tags", "Waiting", "Attachment"].map((name) => make("th", null, name))));
+  const rows = detail.sockets.map((one) => make("tr", null,
+    make("td", { class: "number" }, String(one.number)),
+    make("td", { class: "theirs" }, one.tags.length ? one.tags.map(visible).join(", ") : "none"),
+    make("td", { class: "number" }, bytes(one.waiting_bytes)),
+    make("td", { class: "number" }, bytes(one.attachment_bytes))));
+  const more = detail.sockets_count - rows.length;
+  body.replaceChildren(
+    make("div", { class: "scroll" }, make("table", { class: "sockets" }, head, make("tbody", null, rows))),
+    make("p", { class: "soft", hidden: more === 0 }, "and " + more.toLocaleString("en") + " more"));
+}
+
 async function loadEvents() {
   const now = route;
   const answer = await ask("events", { namespace: now.namespace, id: now.id });
   const list = at("#detail .events");
   if (now !== route || !list) return;
-  if (!answer.events.length) return list.replaceChildren(make("p", { class: "empty" }, "Nothing has gone wrong lately."));
+  const whose = (one) => now.id === null ? make("a", { class: "theirs", href: link(one.namespace, one.id, "events") }, visible(one.namespace) + " / " + called(one)) : make("span");
+  const lately = answer.recent.map((one) => make("div", { class: "event recent" },
+    make("span", { class: "number" }, time(one.at_ms)),
+    make("span", { class: "tag" + (one.failed ? " bad" : "") }, one.kind + (one.failed ? " failed" : "")),
+    make("span", null, whose(one), " ", make("span", { class: "number" }, duration(one.took_us)))));
+  const recent = lately.length ? [make("h2", null, "The last events"), ...lately] : [];
+  if (!answer.events.length) return list.replaceChildren(make("p", { class: "empty" }, "Nothing has gone wrong lately."), ...recent);
   // What is said again and again of one object is shown once, with the last time.
   const groups = [];
   for (const one of answer.events) {
@@ -501,8 +528,8 @@ async function loadEvents() {
   list.replaceChildren(...groups.map((one) => make("div", { class: "event" },
     make("span", { class: "number" }, time(one.at_ms)),
     make("span", { class: "tag bad" }, (one.kind === "reset" ? "reset" : one.kind + " failed") + (one.times > 1 ? " × " + one.times : "")),
-    now.id === null ? make("a", { class: "theirs", href: link(one.namespace, one.id, "events") }, visible(one.namespace) + " / " + called(one)) : make("span"),
-    make("div", { class: "what" }, visible(one.message)))));
+    whose(one),
+    make("div", { class: "what" }, visible(one.message)))), ...recent);
 }
 
 // Where we are.

@@ -1,15 +1,12 @@
 //! Which request gets what, and who gets none.
 //!
-//! **Invariant:** a page of another site gets no data, even where the browser that shows it may have it.
+//! **Invariant:** who may see nothing gets the page at most, which has nothing in it.
 
 use std::rc::Rc;
 
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, ready};
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, StatusCode};
@@ -19,7 +16,7 @@ use super::params::Params;
 use super::{api, page};
 use crate::body::Body;
 use crate::error::{Error, Kind};
-use crate::gateway::access::Denied;
+use crate::gateway::access::{Access, Denied, guarded};
 use crate::gateway::door::GatewayDoor;
 use crate::gateway::failure;
 use crate::message::Response;
@@ -34,26 +31,23 @@ pub(in crate::gateway) fn is_at(path: &str) -> bool {
 pub(in crate::gateway) fn answer(
     shard: &Rc<Shard>,
     door: &GatewayDoor,
+    access: Access<'_>,
     head: Parts,
     host: &Authority,
     body: Incoming,
 ) -> LocalBoxFuture<'static, Response> {
     let at = head.uri.path().strip_prefix(PREFIX).unwrap_or_default().to_owned();
-    let admitted = door.access().admit(&head, host);
+    let admitted = access.admit(&head, host);
     let answered = match (at.as_str(), at.strip_prefix("/api/")) {
         _ if !door.has_inspector() => failure::nothing_here(),
         ("", _) => moved(),
         ("/", _) => match admitted {
-            Ok(()) | Err(Denied::Unknown) if is_read(&head) => page::response(),
-            Ok(()) | Err(Denied::Unknown) => wrong_method(&head, "GET, HEAD"),
+            // A link of another site may lead to the page.
+            Ok(()) | Err(Denied::Unknown | Denied::Page) if is_read(&head) => page::response(),
+            Ok(()) | Err(Denied::Unknown | Denied::Page) => wrong_method(&head, "GET, HEAD"),
             Err(denied) => refused(denied),
         },
         (_, Some(asked)) => match admitted {
-            Ok(()) if is_foreign(&head) => failure::refusal(
-                StatusCode::FORBIDDEN,
-                Kind::InvalidRequest,
-                "pages of other sites get nothing here",
-            ),
             Ok(()) => {
                 let (shard, door, asked) = (shard.clone(), door.clone(), asked.to_owned());
                 let answering = async move { api(&shard, &door, &asked, head, body).await };
@@ -90,7 +84,7 @@ async fn api(
             let cut = |error: hyper::Error| Error::truncated(error.to_string());
             let body = http_body_util::BodyExt::map_err(body, cut);
             match Body::new(body).bytes_limited(STATEMENT_BYTES_MAX).await {
-                Ok(body) => api::sql(shard, &body).await,
+                Ok(body) => api::sql(shard, door, &body).await,
                 Err(error) => Err(error),
             }
         }
@@ -102,12 +96,6 @@ async fn api(
 
 fn is_read(head: &Parts) -> bool {
     matches!(head.method, Method::GET | Method::HEAD)
-}
-
-/// Returns whether a browser says that a page of elsewhere asks.
-fn is_foreign(head: &Parts) -> bool {
-    let site = head.headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    site.is_some_and(|site| !matches!(site, b"same-origin" | b"none"))
 }
 
 fn moved() -> Response {
@@ -127,19 +115,6 @@ fn wrong_method(head: &Parts, allowed: &'static str) -> Response {
     let told = format!("method {} is not {allowed}", head.method);
     let mut response = failure::refusal(StatusCode::METHOD_NOT_ALLOWED, Kind::InvalidRequest, told);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    response
-}
-
-/// Keeps an answer out of caches, of pages of other sites, and of being taken for something else.
-fn guarded(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    for name in ["cross-origin-resource-policy", "cross-origin-opener-policy"] {
-        let same = HeaderValue::from_static("same-origin");
-        headers.insert(HeaderName::from_static(name), same);
-    }
     response
 }
 

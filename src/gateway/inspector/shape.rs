@@ -5,7 +5,9 @@
 use serde::Serialize;
 
 use super::params::to_hex;
-use crate::runtime::{Details, Listed, Rows, Table, Tally, Trouble, Values};
+use crate::runtime::{
+    Details, Happened, Listed, OpenSocket, Recent, Rows, Table, Tally, Trouble, Values,
+};
 use crate::storage::readable;
 use crate::storage::sql::value::Value;
 
@@ -13,6 +15,8 @@ use crate::storage::sql::value::Value;
 pub(super) struct Server {
     pub(super) version: &'static str,
     pub(super) threads: usize,
+    /// Whether statements may change what is stored.
+    pub(super) writes: bool,
     /// Where each bucket of latencies ends, in microseconds.
     pub(super) bounds_us: Vec<u64>,
     pub(super) namespaces: Vec<Namespace>,
@@ -90,6 +94,24 @@ pub(super) struct Whole {
     tables: Vec<Named>,
     /// Why there are no tables, where they can't be read.
     tables_error: Option<String>,
+    sockets_count: usize,
+    /// The first of them.
+    sockets: Vec<OneSocket>,
+}
+
+#[derive(Serialize)]
+struct OneSocket {
+    number: u64,
+    tags: Vec<String>,
+    waiting_bytes: usize,
+    attachment_bytes: usize,
+}
+
+impl From<OpenSocket> for OneSocket {
+    fn from(open: OpenSocket) -> Self {
+        let OpenSocket { number, tags, waiting_bytes, attachment_bytes } = open;
+        Self { number, tags, waiting_bytes, attachment_bytes }
+    }
 }
 
 #[derive(Serialize)]
@@ -128,6 +150,8 @@ impl Whole {
             sql_bytes: details.sql_bytes,
             tables: tables.into_iter().map(named).collect(),
             tables_error,
+            sockets_count: details.sockets_count,
+            sockets: details.sockets.into_iter().map(OneSocket::from).collect(),
         }
     }
 }
@@ -200,6 +224,30 @@ fn cell(value: Value) -> Option<Cell> {
 #[derive(Serialize)]
 pub(super) struct Events {
     pub(super) events: Vec<Event>,
+    pub(super) recent: Vec<Ended>,
+}
+
+/// An event that ended, well or not.
+#[derive(Serialize)]
+pub(super) struct Ended {
+    at_ms: u64,
+    namespace: String,
+    id: String,
+    name: Option<String>,
+    kind: &'static str,
+    took_us: u64,
+    failed: bool,
+}
+
+impl Ended {
+    pub(super) fn new(namespace: &str, happened: Happened) -> Self {
+        let Happened { at_ms, event, name } = happened;
+        let Recent { key, kind, took, failed, .. } = event;
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let (namespace, id) = (namespace.to_owned(), key.id.to_string());
+        let name = name.map(|name| cut(name).0);
+        Self { at_ms, namespace, id, name, kind: kind.as_str(), took_us, failed }
+    }
 }
 
 #[derive(Serialize)]

@@ -225,8 +225,8 @@ impl Http {
     ) -> hyper::Result<http::Response<Incoming>> {
         let request = http::Request::builder().method(method);
         let request = match self {
-            Self::One(_) => request.uri(path).header("host", "do.example"),
-            Self::Two(_) => request.uri(format!("http://do.example{path}")),
+            Self::One(_) => request.uri(path).header("host", "localhost"),
+            Self::Two(_) => request.uri(format!("http://localhost{path}")),
         };
         let request = request.body(body).unwrap();
         match self {
