@@ -49,7 +49,7 @@ function raw(bytes) {
     const socket = net.connect(Number(port), host);
     socket.on("error", reject);
     socket.write(
-      "GET /ROOM/raw/ HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n" +
+      "GET /ROOM/raw/ HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n" +
         "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     );
     socket.write(bytes);
