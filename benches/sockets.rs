@@ -1,7 +1,7 @@
 //! `cargo bench --bench sockets`: what hibernated WebSockets cost, and how long one takes to wake its object.
 //!
-//! The object accepts connections itself, as the HTTP door does: a handshake, then `rfc6455::pump`. The clients are
-//! another process, so that the memory that is measured is the server's.
+//! Through the HTTP door, and over one connection of Cap'n Proto. The clients are another process, so that the memory
+//! that is measured is the server's.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,16 +12,14 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use stubborn::{
-    Client, Closed, DurableObject, Env, Limits, Message, Request, Response, Result, Server, Socket,
-    State, WebSocket, respond, rfc6455,
+    Client, Closed, DurableObject, Env, Limits, Message, Request, RequestExt as _, Response, Result, Server, Socket,
+    State, WebSocket, respond,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::net::TcpStream;
 
 /// The allocator of the program `stubborn`.
 #[global_allocator]
@@ -59,15 +57,15 @@ async fn measure(way: &str, count: usize) -> Result<()> {
         connection_calls_max: count + 100,
         ..Limits::default()
     };
-    let server = Server::builder().namespace::<Echo>("ECHO").limits(limits);
-    let server = server.threads(std::num::NonZeroUsize::MIN).listen("127.0.0.1:0")?.start();
-    let server = server.await?;
-    let address = server.addresses().first().unwrap().to_string();
-    let client = Client::connect(&address).await?;
+    let server = Server::builder().namespace::<Echo>("ECHO").expose("ECHO").limits(limits);
+    let server = server.threads(std::num::NonZeroUsize::MIN).listen("127.0.0.1:0")?;
+    let server = server.http("127.0.0.1:0")?.start().await?;
+    let addresses = if way == "http" { server.http_addresses() } else { server.addresses() };
+    let address = addresses.first().unwrap().to_string();
+    let client = Client::connect(&server.addresses().first().unwrap().to_string()).await?;
     let stub = client.namespace("ECHO").get_by_name("all");
-    let port = stub.fetch("http://do/listen").await?.into_body().text().await?;
+    stub.fetch("http://do/number").await?;
     let before = resident_bytes();
-    let address = if way == "http" { format!("127.0.0.1:{port}") } else { address };
     let mut child = Command::new(std::env::current_exe()?)
         .args(["clients", way, &address, &count.to_string()])
         .stdin(Stdio::piped())
@@ -78,7 +76,6 @@ async fn measure(way: &str, count: usize) -> Result<()> {
     let waiting = tokio::task::spawn_blocking(move || (lines.next(), lines));
     let (line, lines) = waiting.await.unwrap();
     assert_eq!(line.transpose()?.as_deref(), Some("open"));
-    stub.fetch("http://do/all-are-here").await?;
     tokio::time::sleep(HIBERNATE_AFTER * 10).await;
     let each = resident_bytes().saturating_sub(before) / count;
     println!(
@@ -139,7 +136,7 @@ async fn clients(way: &str, address: &str, count: usize) -> Result<()> {
 async fn dial(address: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let request = "GET / HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let request = "GET /ECHO/all/ HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     stream.write_all(request.as_bytes()).await?;
     read_head(&mut stream).await?;
     Ok(stream)
@@ -169,58 +166,27 @@ fn resident_bytes() -> usize {
 }
 
 /// Answers each message with the number of its activation.
-struct Echo {
-    state: State,
-    /// Keeps the object in memory before.
-    all_are_here: Rc<Notify>,
-}
+struct Echo(State);
 
 impl DurableObject for Echo {
     async fn new(state: State, _: Env) -> Result<Self> {
-        Ok(Self { state, all_are_here: Rc::default() })
+        Ok(Self(state))
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
-        if request.uri().path() == "/all-are-here" {
-            self.all_are_here.notify_one();
-            return Ok(respond::text("then it may hibernate"));
+        if !request.is_upgrade() {
+            return Ok(respond::text(self.0.activation().to_string()));
         }
-        if request.uri().path() != "/listen" {
-            let (client, server) = WebSocket::pair();
-            self.state.accept_web_socket(server, &[])?;
-            return Ok(respond::upgrade(client));
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let port = listener.local_addr()?.port();
-        let state = self.state.clone();
-        tokio::task::spawn_local(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::task::spawn_local(welcome(state.clone(), stream));
-            }
-        });
-        let all_are_here = self.all_are_here.clone();
-        self.state.wait_until(async move { all_are_here.notified().await });
-        Ok(respond::text(port.to_string()))
+        let (client, server) = WebSocket::pair();
+        self.0.accept_web_socket(server, &[])?;
+        Ok(respond::upgrade(client))
     }
 
     async fn web_socket_message(&self, socket: &Socket, _: Message) -> Result<()> {
-        socket.send(self.state.activation().to_string())
+        socket.send(self.0.activation().to_string())
     }
 
     async fn web_socket_close(&self, _: &Socket, _: Closed) -> Result<()> {
         Ok(())
     }
-}
-
-async fn welcome(state: State, mut stream: TcpStream) -> Result<()> {
-    read_head(&mut stream).await?;
-    let (client, server) = WebSocket::pair();
-    state.accept_web_socket(server, &[])?;
-    drop(state);
-    stream.set_nodelay(true)?;
-    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").await?;
-    let limits = Limits::default();
-    let budget = rfc6455::Budget::new(limits.server_queued_bytes_max);
-    rfc6455::pump(client, stream, &limits, &budget).await;
-    Ok(())
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Measures the gateway beside a bare hyper server and beside workerd, in one run: wrk with 64 connections on
-# 100-byte answers from memory, the subjects in turns, medians of three. Wants wrk and npm; builds for release.
+# Measures the gateway beside a bare hyper server and beside workerd, in one run: wrk with 64 connections, the
+# subjects in turns, medians of three. Everything is in memory: first answers of 100 bytes, then a counter that
+# stores its number, the same in both. Wants wrk and npm; builds for release.
 # THREADS (1): threads of each server. SECONDS_EACH (5). REPEATS (3).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -19,30 +20,43 @@ main() {
     start_gateway
     start_hyper
     start_workerd
-    declare -A urls=(
+    declare -gA urls=(
         [gateway]=http://$gateway/KV/bench/value
         [hyper]=http://127.0.0.1:17481/
-        [workerd]=http://127.0.0.1:17482/
-    ) figures=()
-    local repeat subject
+        [workerd]=http://127.0.0.1:17482/value
+    )
+    printf 'wrk.method = "POST"\n' >"$target/peers-post.lua"
+    local subject
     for subject in gateway hyper workerd; do
         until [ "$(curl -s "${urls[$subject]}" | wc -c)" -eq 100 ]; do sleep 0.1; done
-        measure "${urls[$subject]}" 1 >/dev/null
     done
+    compare "100 bytes" gateway hyper workerd
+    urls[gateway]=http://$gateway/COUNTER/bench/
+    urls[workerd]=http://127.0.0.1:17482/count
+    compare "counter" gateway workerd
+}
+
+# Measures some subjects in turns, and prints the first beside the others.
+compare() {
+    local what=$1 repeat subject
+    shift
+    declare -A figures=()
+    for subject in "$@"; do measure "$what" "$subject" 1 >/dev/null; done
     for ((repeat = 0; repeat < repeats; repeat++)); do
-        for subject in gateway hyper workerd; do
-            figures[$subject]+=" $(measure "${urls[$subject]}" "$seconds")"
-        done
+        for subject in "$@"; do figures[$subject]+=" $(measure "$what" "$subject" "$seconds")"; done
     done
-    for subject in gateway hyper workerd; do
-        echo "$subject: $(median ${figures[$subject]}) requests/s (${figures[$subject]# })"
+    for subject in "$@"; do
+        echo "$what, $subject: $(median ${figures[$subject]}) requests/s (${figures[$subject]# })"
     done
-    echo "gateway / hyper: $(ratio ${figures[gateway]} / ${figures[hyper]}) (goal 0.4)"
-    echo "gateway / workerd: $(ratio ${figures[gateway]} / ${figures[workerd]}) (goal 5)"
+    for subject in "${@:2}"; do
+        echo "$what, $1 / $subject: $(ratio ${figures[$1]} / ${figures[$subject]})"
+    done
 }
 
 measure() {
-    wrk --threads 1 --connections 64 --duration "${2}s" "$1" | awk '
+    local script=()
+    if [ "$1" = counter ]; then script=(--script "$target/peers-post.lua"); fi
+    wrk --threads 1 --connections 64 --duration "${3}s" "${script[@]}" "${urls[$2]}" | awk '
         /Requests\/sec/ { print int($2) }
         /Non-2xx|Socket errors/ { print > "/dev/stderr"; exit 1 }'
 }
@@ -64,7 +78,7 @@ start_gateway() {
     local ready=$target/peers-ready line
     rm -f "$ready"
     mkfifo "$ready"
-    "$target/release/stubborn" serve --threads "$threads" --listen 127.0.0.1:0 --http 127.0.0.1:0 \
+    "$target/release/stubborn" serve --in-memory --threads "$threads" --listen 127.0.0.1:0 --http 127.0.0.1:0 \
         >"$ready" 2>/dev/null &
     pids+=($!)
     read -r line <"$ready"
@@ -82,7 +96,7 @@ start_hyper() {
     pids+=($!)
 }
 
-# The same object in workerd: a worker that passes each request on to one object, which answers from memory.
+# The same objects in workerd: a worker that passes each request on to one object.
 start_workerd() {
     if [ ! -x "$workerd/node_modules/.bin/workerd" ]; then
         npm install --silent --prefix "$workerd" "workerd@$version"
@@ -90,8 +104,16 @@ start_workerd() {
     cat >"$workerd/echo.js" <<'EOF'
 const answer = "x".repeat(100);
 export class Value {
-    fetch() {
-        return new Response(answer);
+    constructor(state) {
+        this.storage = state.storage;
+        state.blockConcurrencyWhile(async () => {
+            this.value = (await this.storage.get("value")) ?? 0;
+        });
+    }
+    fetch(request) {
+        if (request.method !== "POST") return new Response(answer);
+        this.storage.put("value", ++this.value);
+        return new Response(String(this.value));
     }
 }
 export default {
