@@ -15,8 +15,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use stubborn::{
-    Client, Closed, DurableObject, Env, Limits, Message, Request, RequestExt as _, Response, Result, Server, Socket,
-    State, WebSocket, respond,
+    Client, Closed, DurableObject, Env, Limits, Message, Request, RequestExt as _, Response,
+    Result, Server, Socket, State, WebSocket, respond,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -18,8 +18,10 @@ use super::checkpoint::{LOG_PAGES, LOG_PAGES_LONG, Requests};
 use super::fault::{self, Context as _};
 use super::file;
 use super::health::Health;
+use super::pace::Pace;
 use super::queue::{self, Control, Group, Queue, Submission};
 use super::rows;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::storage::engine::{Lease, fenced, session_failed};
 use crate::storage::row::{Space, VIRTUAL_SHARDS};
@@ -42,6 +44,8 @@ pub(super) struct Committer {
     asked_at: u32,
     /// How many failed transactions were sealed.
     seals: u64,
+    /// Whether it waits for more before it writes.
+    pace: Pace,
 }
 
 /// Why a transaction was not written.
@@ -67,7 +71,7 @@ impl Committer {
         let epochs = read_epochs(&connection, &path)?;
         let log_pages = Arc::new(AtomicU32::new(0));
         watch_log(&mut connection, &log_pages).about(&path)?;
-        let (asked_at, seals) = Default::default();
+        let (asked_at, seals, pace) = Default::default();
         Ok(Self {
             index,
             path,
@@ -80,6 +84,7 @@ impl Committer {
             log_pages,
             asked_at,
             seals,
+            pace,
         })
     }
 
@@ -87,7 +92,7 @@ impl Committer {
     pub fn run(mut self) {
         let ended = Ended(self.queue.clone());
         let mut works = VecDeque::new();
-        while self.queue.take(&mut works) {
+        while self.queue.take(&mut works, &mut self.pace) {
             while let Some(group) = Group::of(&mut works) {
                 match group {
                     Group::Batches(batches) => self.commit(batches),
@@ -112,6 +117,7 @@ impl Committer {
     fn commit(&mut self, mut group: Vec<Submission>) {
         self.refuse_some(&mut group);
         self.write(&mut group);
+        self.pace.written(group.len());
         queue::tell(group);
     }
 
@@ -193,6 +199,15 @@ impl Committer {
         })
     }
 
+    /// Ends a transaction, and notes how long that took.
+    fn sync(&mut self) -> Result<()> {
+        let clock = Clock::system();
+        let begun = clock.now();
+        let committed = self.say("COMMIT");
+        self.pace.synced(clock.now() - begun);
+        committed
+    }
+
     /// Does something in a transaction, and has it synced. `act` hears whether another process has written the file
     /// since the last: then the epochs are new.
     fn transaction<T>(
@@ -202,7 +217,7 @@ impl Committer {
         let begun = self.begin().map_err(Failure::All);
         let result = begun.and_then(|has_moved| act(self, has_moved));
         let result = match result {
-            Ok(result) => match self.say("COMMIT") {
+            Ok(result) => match self.sync() {
                 Ok(()) => return Ok(result),
                 Err(error) => Err(Failure::All(error)),
             },

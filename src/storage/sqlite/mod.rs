@@ -17,6 +17,7 @@ mod fault;
 mod file;
 mod health;
 mod meta;
+mod pace;
 mod queue;
 mod read_only;
 mod reader;

@@ -11,7 +11,9 @@ use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::pace::{Gather, Pace};
 use super::sum;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::storage::engine::{Batch, Change, Done, Lease, Session, Ticket};
 use crate::storage::row::Space;
@@ -77,12 +79,16 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits until there is something to write, and moves all of it into `works`, which is empty; returns false
-    /// when the queue is closed and empty.
-    pub fn take(&self, works: &mut VecDeque<Work>) -> bool {
+    /// Waits until there is something to write, and a moment for more where that is worth it; moves all of it into
+    /// `works`, which is empty. Returns false when the queue is closed and empty.
+    pub fn take(&self, works: &mut VecDeque<Work>, pace: &mut Pace) -> bool {
         let mut waiting = self.lock();
+        let gather = pace.gather(!waiting.works.is_empty());
         loop {
             if !waiting.works.is_empty() {
+                if let Some(gather) = gather {
+                    waiting = self.gather(waiting, gather, pace);
+                }
                 // Who puts in never waits for the moving of what is there, and neither grows a queue twice.
                 std::mem::swap(&mut waiting.works, works);
                 return true;
@@ -93,6 +99,31 @@ impl Queue {
             }
             waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Waits for more than what there is, while more comes.
+    fn gather<'a>(
+        &self,
+        mut waiting: MutexGuard<'a, Waiting>,
+        gather: Gather,
+        pace: &mut Pace,
+    ) -> MutexGuard<'a, Waiting> {
+        let clock = Clock::system();
+        let begun = clock.now();
+        let mut known = 0;
+        while waiting.works.len() > known
+            && waiting.works.len() < GROUP_BATCHES_MAX
+            && !waiting.closing
+        {
+            if clock.now() - begun >= gather.most {
+                pace.gave_up();
+                break;
+            }
+            known = waiting.works.len();
+            let woken = self.filled.wait_timeout(waiting, gather.quiet);
+            (waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting
     }
 
     /// Refuses what is put in from now on. What waits is still written.
