@@ -26,6 +26,8 @@ pub(super) struct Pace {
 pub(super) struct Gather {
     /// When nothing has come for so long, nothing more is expected.
     pub quiet: Duration,
+    /// How many times as long until the first comes.
+    pub first: u32,
     /// At most so long.
     pub most: Duration,
 }
@@ -59,7 +61,7 @@ impl Pace {
             self.skipped -= 1;
             return None;
         }
-        Some(Gather { quiet: self.sync / 16, most: self.sync / 2 })
+        Some(Gather { quiet: self.sync / 16, first: 4, most: self.sync / 2 })
     }
 }
 
@@ -82,7 +84,7 @@ mod tests {
         pace.written(1);
         pace.synced(ms(8));
         assert_eq!(pace.gather(false), None);
-        let gather = Some(Gather { quiet: ms(8) / 16, most: ms(4) });
+        let gather = Some(Gather { quiet: ms(8) / 16, first: 4, most: ms(4) });
         assert_eq!(pace.gather(true), gather);
         pace.written(2);
         assert_eq!(pace.gather(false), gather);

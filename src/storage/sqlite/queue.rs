@@ -110,18 +110,24 @@ impl Queue {
     ) -> MutexGuard<'a, Waiting> {
         let clock = Clock::system();
         let begun = clock.now();
-        let mut known = 0;
-        while waiting.works.len() > known
-            && waiting.works.len() < GROUP_BATCHES_MAX
-            && !waiting.closing
-        {
+        let mut known = waiting.works.len();
+        // Those who were answered take a moment until the first of them is back.
+        let mut patience = gather.first;
+        while known < GROUP_BATCHES_MAX && !waiting.closing {
             if clock.now() - begun >= gather.most {
                 pace.gave_up();
                 break;
             }
-            known = waiting.works.len();
             let woken = self.filled.wait_timeout(waiting, gather.quiet);
             (waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
+            if waiting.works.len() > known {
+                (known, patience) = (waiting.works.len(), 1);
+                continue;
+            }
+            patience -= 1;
+            if patience == 0 {
+                break;
+            }
         }
         waiting
     }
