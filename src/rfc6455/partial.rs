@@ -77,7 +77,10 @@ impl<'a> Partial<'a> {
             return Poll::Pending;
         }
         if !self.charge(bytes) {
-            return Poll::Ready(CloseFrame::ours(TRY_AGAIN_LATER, "too much is on its way here"));
+            return Poll::Ready(CloseFrame::ours(
+                CloseFrame::TRY_AGAIN_LATER,
+                "too much is on its way here",
+            ));
         }
         let steps = bytes / STEP_BYTES;
         if steps != self.steps {
@@ -148,6 +151,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
 /// So much of a message has the whole time: a large one over a slow line takes longer.
 const STEP_BYTES: usize = 1 << 20;
-/// Close codes of RFC 6455, and of the registry beside it.
+/// The close code of RFC 6455 for what a peer must not do.
 const POLICY: u16 = 1008;
-const TRY_AGAIN_LATER: u16 = 1013;

@@ -30,6 +30,8 @@ impl CloseFrame {
     pub const NOT_UTF8: u16 = 1007;
     /// The peer sent a message that is too large.
     pub const TOO_LARGE: u16 = 1009;
+    /// There is too much to do at this moment.
+    pub const TRY_AGAIN_LATER: u16 = 1013;
 
     /// Makes the frame that an author may send: its code is 1000, or within 3000 and 4999.
     ///

@@ -6,6 +6,7 @@ mod address;
 mod client;
 mod namespace;
 mod ordered;
+mod parts;
 mod reference;
 mod retry;
 pub mod sockets;

@@ -12,6 +12,7 @@ use capnp::capability::Promise;
 use capnp::private::capability::{ParamsHook, ResultsHook};
 use capnp::traits::HasTypeId;
 
+use super::parts::Parts;
 use super::transfer::Keep;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -23,7 +24,8 @@ use crate::vat::{Callee, Caller, settled};
 /// Serves `writer` as the capability that a peer sends to.
 pub fn serve(writer: Writer, limits: &Limits) -> web_socket::Client {
     let message_bytes_max = limits.socket_message_bytes_max;
-    settled(Sink { writer, message_bytes_max, parts: RefCell::default(), failed: Cell::new(false) })
+    let parts = RefCell::new(Parts::new(limits.server_queued_bytes_max));
+    settled(Sink { writer, message_bytes_max, parts, failed: Cell::new(false) })
 }
 
 /// Sends what comes from `reader` to the peer, until it ends. It keeps `keep` until the other direction, `back`, is
@@ -148,7 +150,7 @@ struct Sink {
     writer: Writer,
     message_bytes_max: usize,
     /// The beginning of a message.
-    parts: RefCell<Vec<u8>>,
+    parts: RefCell<Parts>,
     failed: Cell<bool>,
 }
 
@@ -173,8 +175,9 @@ impl Sink {
                 let params: web_socket::send_part_params::Reader<'_> = params.get_as()?;
                 let part = params.get_bytes()?;
                 self.check_length(part.len())?;
-                self.parts.borrow_mut().extend_from_slice(part);
-                Ok(())
+                let is_taken = self.parts.borrow_mut().add(part);
+                let full = || self.end(CloseFrame::TRY_AGAIN_LATER, "too much is on its way here");
+                is_taken.then_some(()).ok_or_else(full)
             }
             _ => {
                 let params: web_socket::close_params::Reader<'_> = params.get_as()?;
@@ -192,7 +195,7 @@ impl Sink {
     /// Returns the message that ends with `last`.
     fn whole(&self, last: &[u8]) -> Result<Vec<u8>> {
         self.check_length(last.len())?;
-        let mut whole = self.parts.take();
+        let mut whole = self.parts.borrow_mut().take();
         whole.extend_from_slice(last);
         Ok(whole)
     }
@@ -212,7 +215,7 @@ impl Sink {
     /// Ends the direction, because the peer broke a rule.
     fn end(&self, code: u16, text: &str) -> Error {
         self.failed.set(true);
-        self.parts.take();
+        self.parts.borrow_mut().take();
         let error = Error::invalid_request(format!("{text} (code {code})"));
         self.writer.end(Ending::Broken(CloseFrame::ours(code, text)));
         error
