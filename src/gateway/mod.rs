@@ -15,6 +15,7 @@ mod framing;
 mod headers;
 mod inspector;
 mod origin;
+mod params;
 mod path;
 mod reply;
 mod rest;

@@ -17,9 +17,8 @@ use sha2::{Digest, Sha256};
 
 use super::access::{Access, Denied, guarded};
 use super::failure::json;
-use super::path::decode;
+use super::params::{Params, to_hex};
 use crate::error::{Error, Result};
-use crate::id::ObjectId;
 use crate::message::Response;
 use crate::runtime::{self, Listed, NamespaceConfig, Shard};
 
@@ -51,13 +50,14 @@ fn list(
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return futures::future::ready(response).boxed_local();
     }
-    let query = Query::of(head.uri.query().unwrap_or_default());
+    // Those that nobody knows are passed over, as the platform does.
+    let query = Params::of(head.uri.query().unwrap_or_default());
     let path = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
     let segments: Vec<&str> = path.split('/').collect();
     match segments.as_slice() {
         ["accounts", _, "workers", "durable_objects", "namespaces"] => {
             let page = namespaces(shard, &query);
-            futures::future::ready(page.unwrap_or_else(|told| wrong(&told))).boxed_local()
+            futures::future::ready(page.unwrap_or_else(|error| wrong(&error))).boxed_local()
         }
         ["accounts", _, "workers", "durable_objects", "namespaces", id, "objects"] => {
             let (shard, id) = (shard.clone(), (*id).to_owned());
@@ -78,49 +78,6 @@ fn denied(denied: Denied) -> Response {
     let mut response = refused(denied.status(), AUTHENTICATION, denied.told());
     denied.mark(&mut response);
     response
-}
-
-/// The parameters of a listing. Those that nobody knows are passed over, as the platform does.
-#[derive(Debug, Default)]
-struct Query {
-    page: Option<String>,
-    per_page: Option<String>,
-    limit: Option<String>,
-    cursor: Option<String>,
-}
-
-impl Query {
-    fn of(text: &str) -> Self {
-        let mut query = Self::default();
-        for (key, value) in text.split('&').filter_map(|pair| pair.split_once('=')) {
-            let field = match key {
-                "page" => &mut query.page,
-                "per_page" => &mut query.per_page,
-                "limit" => &mut query.limit,
-                "cursor" => &mut query.cursor,
-                _ => continue,
-            };
-            *field = decode(value).map(std::borrow::Cow::into_owned);
-        }
-        query
-    }
-}
-
-/// Reads a number from `min` to `max`.
-fn number(
-    key: &str,
-    given: Option<&String>,
-    default: usize,
-    (min, max): (usize, usize),
-) -> Result<usize, String> {
-    match given.map(|text| text.parse::<usize>()) {
-        None => Ok(default),
-        Some(Ok(number)) if (min..=max).contains(&number) => Ok(number),
-        Some(_) => {
-            let text = given.map_or("", String::as_str);
-            Err(format!("{key}={text:.100} is not {min} to {max}"))
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -176,8 +133,8 @@ fn refused(status: StatusCode, code: u32, message: &str) -> Response {
     json(status, &Refused { result: None, success: false, errors, messages: [] })
 }
 
-fn wrong(told: &str) -> Response {
-    refused(StatusCode::BAD_REQUEST, PARAMETER, told)
+fn wrong(error: &Error) -> Response {
+    refused(StatusCode::BAD_REQUEST, PARAMETER, &error.message)
 }
 
 #[derive(Serialize)]
@@ -190,9 +147,9 @@ struct Namespace {
 }
 
 /// Lists namespaces. Without parameters: all of them, for clients that ask for no second page.
-fn namespaces(shard: &Shard, query: &Query) -> Result<Response, String> {
-    let number_of_page = number("page", query.page.as_ref(), 1, (1, usize::MAX))?;
-    let per_page = number("per_page", query.per_page.as_ref(), PER_PAGE, (1, PER_PAGE))?;
+fn namespaces(shard: &Shard, query: &Params) -> Result<Response> {
+    let number_of_page = query.number("page", 1, 1..=usize::MAX)?;
+    let per_page = query.number("per_page", PER_PAGE, 1..=PER_PAGE)?;
     let all = shard.namespaces().all();
     let skipped = (number_of_page - 1).saturating_mul(per_page);
     let entries = all.iter().skip(skipped).take(per_page).map(|config| Namespace {
@@ -218,7 +175,7 @@ fn id(config: &NamespaceConfig) -> String {
     const PURPOSE: &str = "stubborn: the id of a namespace";
     let of_key = config.ids().id_from_name(PURPOSE);
     let digest = Sha256::digest(of_key.as_bytes());
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    to_hex(digest.get(..16).unwrap_or_default())
 }
 
 #[derive(Serialize)]
@@ -239,30 +196,24 @@ impl From<Listed> for Object {
     }
 }
 
-async fn objects(shard: &Rc<Shard>, namespace: &str, query: &Query) -> Result<Response, Refusal> {
+async fn objects(shard: &Rc<Shard>, namespace: &str, query: &Params) -> Result<Response, Refusal> {
     let all = shard.namespaces().all();
     let Some(index) = all.iter().position(|config| id(config) == namespace) else {
         let told = format!("namespace {namespace:.100} does not exist");
         return Err(Box::new(refused(StatusCode::NOT_FOUND, NO_NAMESPACE, &told)));
     };
-    let limit = number("limit", query.limit.as_ref(), LIMIT, (LIMIT_MIN, LIMIT_MAX));
-    let limit = limit.map_err(|told| Box::new(wrong(&told)))?;
-    // Clients may send an empty one for the first page.
-    let cursor = query.cursor.as_ref().filter(|cursor| !cursor.is_empty());
-    let after = cursor.map(|cursor| {
-        let parsed = cursor.parse::<ObjectId>();
-        parsed.map_err(|_| Box::new(wrong(&format!("cursor={cursor:.100} is not a cursor"))))
-    });
-    let listed = runtime::gather(shard, index, limit, after.transpose()?).await;
-    let mut listed = listed.map_err(|error: Error| {
-        Box::new(refused(StatusCode::BAD_GATEWAY, UNAVAILABLE, &error.message))
-    })?;
-    let more = listed.len() > limit;
-    listed.truncate(limit);
-    let cursor = listed.last().filter(|_| more).map(|last| last.id.to_string());
+    let asked = query.number("limit", LIMIT, LIMIT_MIN..=LIMIT_MAX);
+    // Clients may send an empty cursor for the first page.
+    let asked = asked.and_then(|limit| Ok((limit, query.after()?)));
+    let (limit, after) = asked.map_err(|error| Box::new(wrong(&error)))?;
+    let listed = runtime::gather(shard, index, limit, after)
+        .await
+        .map_err(|error| Box::new(refused(StatusCode::BAD_GATEWAY, UNAVAILABLE, &error.message)))?;
+    let cursor = listed.next.map(|next| next.to_string());
     let cursors = cursor.clone().map(|after| Cursors { after });
-    let info = ResultInfo { count: listed.len(), cursor, cursors, ..ResultInfo::default() };
-    Ok(page(listed.into_iter().map(Object::from).collect(), info))
+    let objects: Vec<_> = listed.objects.into_iter().map(Object::from).collect();
+    let info = ResultInfo { count: objects.len(), cursor, cursors, ..ResultInfo::default() };
+    Ok(page(objects, info))
 }
 
 /// Namespaces on one page, at most and by default.
@@ -293,18 +244,5 @@ mod tests {
         assert!(one.len() == 32 && one.bytes().all(|b| b.is_ascii_hexdigit()), "{one}");
         assert_eq!(one, id(&config("B", "key")));
         assert_ne!(one, id(&config("A", "other")));
-    }
-
-    #[test]
-    fn a_number_is_within_its_bounds() {
-        for (text, good) in [("9", false), ("10", true), ("20", true), ("21", false), ("x", false)]
-        {
-            let read = number("limit", Some(&text.to_owned()), 15, (10, 20));
-            assert_eq!(read.is_ok(), good, "{text}");
-        }
-        assert_eq!(number("limit", None, 15, (10, 20)), Ok(15));
-        let query = Query::of("cursor=a%2Fb&limit=5&x=y&page");
-        assert_eq!((query.cursor.as_deref(), query.limit.as_deref()), (Some("a/b"), Some("5")));
-        assert_eq!(query.page, None);
     }
 }

@@ -9,7 +9,7 @@ use super::hook::{Route, StubHook};
 use super::pair::Pairs;
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
-use crate::runtime::{self, Key, Lane, Listed, NamespaceConfig, RemoteLane, Shard};
+use crate::runtime::{self, Key, Lane, Listed, NamespaceConfig, Page, RemoteLane, Shard};
 use crate::stub::{Referent, Target, wire};
 use crate::stubborn_capnp::{namespace, stub};
 
@@ -152,11 +152,7 @@ fn fit(objects: &mut Vec<Listed>, message_bytes_max: usize) -> bool {
 
 impl NamespaceDoor {
     /// Lists a page, and says where the next one begins.
-    async fn page(
-        &self,
-        limit: u32,
-        cursor: Option<&str>,
-    ) -> Result<(Vec<Listed>, Option<ObjectId>)> {
+    async fn page(&self, limit: u32, cursor: Option<&str>) -> Result<Page> {
         if !(1..=LIST_MAX).contains(&limit) {
             let text = format!("limit {limit} is not 1 to {LIST_MAX}");
             return Err(Error::invalid_request(text));
@@ -167,13 +163,11 @@ impl NamespaceDoor {
         };
         let after = cursor.map(parse).transpose()?;
         let found = self.found()?;
-        let mut objects =
-            runtime::gather(&found.shard, found.number, limit as usize, after).await?;
-        let mut more = objects.len() > limit as usize;
-        objects.truncate(limit as usize);
-        more |= fit(&mut objects, found.shard.limits().message_bytes_max);
-        let cursor = objects.last().filter(|_| more).map(|last| last.id);
-        Ok((objects, cursor))
+        let mut page = runtime::gather(&found.shard, found.number, limit as usize, after).await?;
+        if fit(&mut page.objects, found.shard.limits().message_bytes_max) {
+            page.next = page.objects.last().map(|last| last.id);
+        }
+        Ok(page)
     }
 
     fn new_unique_id(&self) -> Result<ObjectId> {
@@ -264,15 +258,15 @@ impl namespace::Server for NamespaceDoor {
         };
         let page = self.page(params.get_limit(), cursor).await;
         let mut answer = results.get();
-        let (objects, cursor) = match page {
+        let Page { objects, next } = match page {
             Ok(page) => page,
             Err(error) => {
                 wire::write_error(answer.init_error(), &error);
                 return Ok(());
             }
         };
-        if let Some(cursor) = cursor {
-            answer.set_cursor(cursor.to_string().as_str());
+        if let Some(next) = next {
+            answer.set_cursor(next.to_string().as_str());
         }
         let count = u32::try_from(objects.len()).unwrap_or(LIST_MAX);
         let mut list = answer.init_objects(count);

@@ -14,8 +14,16 @@ use super::shard::Shard;
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
 
-/// Lists the objects of a namespace, stored or in memory on any shard, after `after`. One more than `limit` tells
-/// that there is more.
+/// Objects in the order of their ids.
+#[derive(Debug)]
+pub struct Page {
+    /// At most as many as were asked for.
+    pub objects: Vec<Listed>,
+    /// Behind which the next page begins; none where this is the last.
+    pub next: Option<ObjectId>,
+}
+
+/// Lists the objects of a namespace, stored or in memory on any shard, after `after`.
 ///
 /// # Errors
 /// *disconnected* where the server stops; *failed* where the store can't be read.
@@ -27,7 +35,7 @@ pub async fn gather(
     namespace: usize,
     limit: usize,
     after: Option<ObjectId>,
-) -> Result<Vec<Listed>> {
+) -> Result<Page> {
     let asked: Vec<_> = (0..shard.placement().shards())
         .map(|index| {
             let (reply, answer) = oneshot::channel();
@@ -54,5 +62,8 @@ pub async fn gather(
             }
         }
     }
-    Ok(objects.into_values().take(limit + 1).collect())
+    let more = objects.len() > limit;
+    let objects: Vec<_> = objects.into_values().take(limit).collect();
+    let next = objects.last().filter(|_| more).map(|last| last.id);
+    Ok(Page { objects, next })
 }

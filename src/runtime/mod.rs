@@ -28,7 +28,7 @@ pub use inspection::{
 };
 pub use journal::{Recent, Tally, Trouble, TroubleKind, latency_bounds_us};
 pub use lane::{Address, Lane, RemoteLane};
-pub use listing::gather;
+pub use listing::{Page, gather};
 pub use namespaces::{NamespaceConfig, Namespaces};
 pub use node::{Node, StorageConfig};
 pub use placement::Placement;

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::params::{self, Params, of_hex};
 use super::shape::{
     Answer, Counted, Ended, Event, Events, Live, Namespace, Object, Objects, Page, Server, Whole,
 };
 use crate::error::{Error, Kind, Result};
 use crate::gateway::door::GatewayDoor;
 use crate::gateway::failure::{self, json};
+use crate::gateway::params::{self, Params, of_hex};
 use crate::message::Response;
 use crate::runtime::{self, Key, Shard};
 
@@ -49,12 +49,10 @@ pub(super) async fn objects(shard: &Rc<Shard>, params: &Params) -> Result<Respon
         let objects = find(shard, namespace, wanted).await?;
         return answer(&Objects { objects, cursor: None });
     }
-    let limit = params.number("limit", OBJECTS, OBJECTS_MAX)?;
-    let mut listed = runtime::gather(shard, namespace, limit, params.after()?).await?;
-    let more = listed.len() > limit;
-    listed.truncate(limit);
-    let cursor = listed.last().filter(|_| more).map(|last| last.id.to_string());
-    answer(&Objects { objects: listed.into_iter().map(Object::from).collect(), cursor })
+    let limit = params.number("limit", OBJECTS, 1..=OBJECTS_MAX)?;
+    let page = runtime::gather(shard, namespace, limit, params.after()?).await?;
+    let cursor = page.next.map(|next| next.to_string());
+    answer(&Objects { objects: page.objects.into_iter().map(Object::from).collect(), cursor })
 }
 
 async fn find(shard: &Rc<Shard>, namespace: usize, wanted: &str) -> Result<Vec<Object>> {
@@ -84,7 +82,7 @@ pub(super) async fn object(shard: &Rc<Shard>, params: &Params) -> Result<Respons
 /// Answers a page of an object's keys and values.
 pub(super) async fn values(shard: &Rc<Shard>, params: &Params) -> Result<Response> {
     let key = params.object(shard)?;
-    let limit = params.number("limit", VALUES, VALUES_MAX)?;
+    let limit = params.number("limit", VALUES, 1..=VALUES_MAX)?;
     let prefix = params.text("prefix").unwrap_or_default().as_bytes().to_vec();
     let after = params.text("cursor").map(of_hex).transpose()?;
     answer(&Page::from(runtime::values(shard, key, prefix, after, limit).await?))
@@ -92,7 +90,7 @@ pub(super) async fn values(shard: &Rc<Shard>, params: &Params) -> Result<Respons
 
 /// Answers the last troubles and events: of all, of a namespace, or of one object.
 pub(super) async fn events(shard: &Rc<Shard>, params: &Params) -> Result<Response> {
-    let limit = params.number("limit", EVENTS, EVENTS_MAX)?;
+    let limit = params.number("limit", EVENTS, 1..=EVENTS_MAX)?;
     let namespace = match params.text("namespace") {
         Some(_) => Some(params.namespace(shard)?),
         None => None,

@@ -8,7 +8,6 @@
 
 mod api;
 mod page;
-mod params;
 mod routes;
 mod shape;
 

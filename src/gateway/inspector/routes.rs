@@ -12,13 +12,13 @@ use http::uri::Authority;
 use http::{Method, StatusCode};
 use hyper::body::Incoming;
 
-use super::params::Params;
 use super::{api, page};
 use crate::body::Body;
 use crate::error::{Error, Kind};
 use crate::gateway::access::{Access, Denied, guarded};
 use crate::gateway::door::GatewayDoor;
 use crate::gateway::failure;
+use crate::gateway::params::Params;
 use crate::message::Response;
 use crate::runtime::Shard;
 

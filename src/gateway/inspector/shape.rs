@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::params::to_hex;
+use crate::gateway::params::to_hex;
 use crate::runtime::{
     Details, Happened, Listed, OpenSocket, Recent, Rows, Table, Tally, Trouble, Values,
 };

@@ -1,9 +1,10 @@
 //! The parameters of a question.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
+use super::path::decode;
 use crate::error::{Error, Result};
-use crate::gateway::path::decode;
 use crate::id::ObjectId;
 use crate::runtime::{Key, Shard};
 
@@ -26,12 +27,19 @@ impl Params {
         known.map(|(_, value)| value.as_str())
     }
 
-    /// Returns a number from 1 to `max`.
-    pub(super) fn number(&self, name: &str, default: usize, max: usize) -> Result<usize> {
+    /// Returns a number within bounds; `default` where none is given.
+    pub(super) fn number(
+        &self,
+        name: &str,
+        default: usize,
+        bounds: RangeInclusive<usize>,
+    ) -> Result<usize> {
         let Some(text) = self.text(name) else { return Ok(default) };
-        let number = text.parse().ok().filter(|number| (1..=max).contains(number));
-        number
-            .ok_or_else(|| Error::invalid_request(format!("{name}={text:.100} is not 1 to {max}")))
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        number.ok_or_else(|| {
+            let (min, max) = (bounds.start(), bounds.end());
+            Error::invalid_request(format!("{name}={text:.100} is not {min} to {max}"))
+        })
     }
 
     /// Returns the number of the namespace that is named.
@@ -85,9 +93,12 @@ mod tests {
         for missing in ["b", "bad", "c", "d"] {
             assert_eq!(params.text(missing), None, "{missing}");
         }
-        assert_eq!(params.number("limit", 3, 9), Ok(7));
-        assert_eq!(params.number("other", 3, 9), Ok(3));
-        assert!(params.number("limit", 3, 6).is_err() && params.number("a", 3, 6).is_err());
+        assert_eq!(params.number("limit", 3, 7..=9), Ok(7));
+        assert_eq!(params.number("other", 3, 7..=9), Ok(3));
+        for bounds in [1..=6, 8..=9] {
+            assert!(params.number("limit", 3, bounds).is_err());
+        }
+        assert!(params.number("a", 3, 1..=9).is_err());
         assert_eq!(of_hex(&to_hex(b"a\0\xff")), Ok(b"a\0\xff".to_vec()));
         assert!(of_hex("0").is_err() && of_hex("0g").is_err());
     }
