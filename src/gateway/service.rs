@@ -157,9 +157,13 @@ impl Visit {
     fn by_id(&self, namespace: usize, id: &str, rest_at: usize) -> Result<Destination, Refusal> {
         let config = self.shard.namespaces().at(namespace);
         let id = config.ids().id_from_string(id).map_err(|error| {
-            let named =
-                error.message.replace("this namespace", &format!("namespace {}", config.name()));
-            let error = Error { message: named, ..error };
+            let error = match error.kind {
+                Kind::WrongNamespace => {
+                    let told = format!("id {id:.100} is not of namespace {}", config.name());
+                    Error::new(error.kind, told)
+                }
+                _ => error,
+            };
             Box::new(failure::of_call(&error, Messages::Shown))
         })?;
         let address = runtime::Address { key: Key { namespace, id }, name: None, existing: false };

@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 use super::container::{Container, Inside, Phase, Waiting};
 use super::event::{AlarmReply, Event, Reply, TypedReply};
 use super::interior::Interior;
-use super::journal::{Entry, TroubleKind};
+use super::journal::{Entry, EventKind};
 use super::lane::Lane;
 use super::running::{Answering, Ended, Running, panic_message, theirs};
 use super::shard::Shard;
@@ -311,10 +311,10 @@ impl Activation {
             return;
         }
         let kind = match event {
-            Event::Fetch { .. } => TroubleKind::Fetch,
-            Event::Typed { .. } => TroubleKind::Typed,
-            Event::Alarm { .. } => TroubleKind::Alarm,
-            Event::Socket { .. } => TroubleKind::Socket,
+            Event::Fetch { .. } => EventKind::Fetch,
+            Event::Typed { .. } => EventKind::Typed,
+            Event::Alarm { .. } => EventKind::Alarm,
+            Event::Socket { .. } => EventKind::Socket,
         };
         let key = self.container.key();
         self.entry = Some(Entry::new(self.shard.journal(), key, kind, since));

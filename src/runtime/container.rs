@@ -277,6 +277,12 @@ impl Container {
         !self.queue.borrow().is_empty()
     }
 
+    /// Has `task` run among the handlers.
+    pub fn start_task(&self, task: LocalBoxFuture<'static, ()>) {
+        self.tasks.borrow_mut().push(task);
+        self.wake();
+    }
+
     pub fn has_tasks(&self) -> bool {
         !self.tasks.borrow().is_empty()
     }
@@ -501,8 +507,7 @@ impl Control for Inside {
 
     fn wait_until(&self, task: LocalBoxFuture<'static, ()>) {
         if let Some(container) = self.current() {
-            container.tasks.borrow_mut().push(task);
-            container.wake();
+            container.start_task(task);
         }
     }
 

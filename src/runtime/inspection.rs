@@ -9,10 +9,11 @@ use std::ops::{Bound, ControlFlow};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::channel::oneshot;
 
 use super::container::Phase;
+use super::errand::{ask, ask_all};
+use super::interior::Interior;
 use super::journal::{Recent, Tally, Trouble};
 use super::registry::Key;
 use super::shard::Shard;
@@ -126,25 +127,29 @@ pub async fn live(shard: &Rc<Shard>) -> Result<Vec<Tally>> {
     Ok(all)
 }
 
-/// Asks every shard for its last troubles of a namespace, or of one object, and merges them: the latest first.
+/// Of which objects something is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// Those of one namespace; none: of all.
+    pub namespace: Option<usize>,
+    /// One; none: all of these.
+    pub object: Option<Key>,
+}
+
+impl Wanted {
+    fn has(&self, key: &Key) -> bool {
+        self.namespace.is_none_or(|namespace| namespace == key.namespace)
+            && self.object.is_none_or(|object| object == *key)
+    }
+}
+
+/// Asks every shard for its last troubles, and merges them: the latest first.
 ///
 /// # Errors
 /// *disconnected* where the server stops.
-pub async fn troubles(
-    shard: &Rc<Shard>,
-    namespace: Option<usize>,
-    object: Option<Key>,
-    limit: usize,
-) -> Result<Vec<Trouble>> {
-    let wanted = move |key: &Key| {
-        namespace.is_none_or(|namespace| namespace == key.namespace)
-            && object.is_none_or(|object| object == *key)
-    };
-    let ask = move |shard: &Rc<Shard>| shard.journal().troubles(limit, wanted);
-    let mut all = ask_all(shard, ask).await?.concat();
-    all.sort_by_key(|trouble| std::cmp::Reverse(trouble.at_ms));
-    all.truncate(limit);
-    Ok(all)
+pub async fn troubles(shard: &Rc<Shard>, wanted: Wanted, limit: usize) -> Result<Vec<Trouble>> {
+    let ask = move |shard: &Rc<Shard>| shard.journal().troubles(limit, |key: &Key| wanted.has(key));
+    Ok(latest(ask_all(shard, ask).await?, limit, |trouble| trouble.at_ms))
 }
 
 /// An event that ended lately.
@@ -158,20 +163,11 @@ pub struct Happened {
     pub name: Option<String>,
 }
 
-/// Asks every shard for its last events of a namespace, or of one object, and merges them: the latest first.
+/// Asks every shard for its last events, and merges them: the latest first.
 ///
 /// # Errors
 /// *disconnected* where the server stops.
-pub async fn recent(
-    shard: &Rc<Shard>,
-    namespace: Option<usize>,
-    object: Option<Key>,
-    limit: usize,
-) -> Result<Vec<Happened>> {
-    let wanted = move |key: &Key| {
-        namespace.is_none_or(|namespace| namespace == key.namespace)
-            && object.is_none_or(|object| object == *key)
-    };
+pub async fn recent(shard: &Rc<Shard>, wanted: Wanted, limit: usize) -> Result<Vec<Happened>> {
     let ask = move |shard: &Rc<Shard>| -> Vec<Happened> {
         let now_ms = shard.storages().rules().clock.unix_ms();
         let happened = |event: Recent| {
@@ -180,12 +176,18 @@ pub async fn recent(
             let at_ms = now_ms.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
             Happened { at_ms, event, name: name.map(|name| name.to_string()) }
         };
-        shard.journal().recent(limit, wanted).into_iter().map(happened).collect()
+        let events = shard.journal().recent(limit, |key: &Key| wanted.has(key));
+        events.into_iter().map(happened).collect()
     };
-    let mut all = ask_all(shard, ask).await?.concat();
-    all.sort_by_key(|one| std::cmp::Reverse(one.at_ms));
+    Ok(latest(ask_all(shard, ask).await?, limit, |happened| happened.at_ms))
+}
+
+/// Returns the latest of what all shards tell, the last one first.
+fn latest<T: Clone>(told: Vec<Vec<T>>, limit: usize, at_ms: impl Fn(&T) -> u64) -> Vec<T> {
+    let mut all = told.concat();
+    all.sort_by_key(|one| std::cmp::Reverse(at_ms(one)));
     all.truncate(limit);
-    Ok(all)
+    all
 }
 
 /// Looks at one object.
@@ -224,56 +226,60 @@ pub async fn rows(shard: &Rc<Shard>, key: Key, sql: String, limit: usize) -> Res
     .await
 }
 
-/// Runs statements on the database of an object that is in memory, as that would itself, between two of its steps;
-/// returns the first rows of the last one once everything is durable. All of them happen, or none.
+/// Runs statements on the database of an object that is in memory, as a task of that object: by its gates, and not
+/// inside a critical section or a transaction of others. Returns the first rows of the last one once everything is
+/// durable. All of them happen, or none.
 ///
 /// # Errors
-/// *failed* where the object is not in memory, or is inside a transaction; what SQL says of the statements; why the
-/// storage is broken.
+/// *failed* where the object is not in memory; what SQL says of the statements; why the storage is broken;
+/// *disconnected* where the object is reset meanwhile, or the server stops.
 ///
 /// # Cancel safety
 /// Dropping the future leaves open whether they happen.
 pub async fn change(shard: &Rc<Shard>, key: Key, sql: String, limit: usize) -> Result<Rows> {
     let (reply, answer) = oneshot::channel();
     shard.run_on(shard.placement().shard(&key.id), move |shard| {
-        let changed = shard.change(key, &sql, limit);
-        tokio::task::spawn_local(async move {
-            let outcome = match changed {
+        let container = shard.registry().known(&key);
+        let Some((interior, container)) =
+            container.and_then(|container| Some((container.interior()?, container)))
+        else {
+            let absent = "the object is not in memory: what it stores is changed where it is";
+            return drop(reply.send(Err(Error::failed(absent))));
+        };
+        container.start_task(Box::pin(async move {
+            let outcome = match change_stored(&interior, &sql, limit) {
                 Ok((rows, synced)) => synced.await.map(|()| rows),
                 Err(error) => Err(error),
             };
+            // Whoever asked may have gone.
             let _ = reply.send(outcome);
-        });
+        }));
     });
-    answer.await.map_err(|_| stopped())?
+    let gone = |_| Error::disconnected("the object was reset, or the server has stopped");
+    answer.await.map_err(gone)?
 }
 
-/// Has `ask` run on the thread of the object of `key`.
-async fn ask<T: Send + 'static>(
-    shard: &Rc<Shard>,
-    key: Key,
-    ask: impl FnOnce(&Rc<Shard>) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let (reply, answer) = oneshot::channel();
-    shard.run_on(shard.placement().shard(&key.id), move |shard| drop(reply.send(ask(shard))));
-    answer.await.map_err(|_| stopped())?
-}
-
-/// Has `ask` run on all threads at once.
-async fn ask_all<T: Send + 'static>(
-    shard: &Rc<Shard>,
-    ask: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,
-) -> Result<Vec<T>> {
-    let asked = (0..shard.placement().shards()).map(|index| {
-        let ((reply, answer), ask) = (oneshot::channel(), ask.clone());
-        shard.run_on(index, move |shard| drop(reply.send(ask(shard))));
-        answer
-    });
-    futures::future::try_join_all(asked.collect::<Vec<_>>()).await.map_err(|_| stopped())
-}
-
-fn stopped() -> Error {
-    Error::disconnected("the server has stopped")
+/// Runs statements in a transaction; returns rows, and when everything is durable.
+fn change_stored(
+    interior: &Interior,
+    sql: &str,
+    limit: usize,
+) -> Result<(Rows, impl Future<Output = Result<()>> + use<>)> {
+    let storage = interior.storage().ok_or_else(|| Error::failed("the object has no storage"))?;
+    storage.begin()?;
+    let cursor = match storage.with_sql(Confirm::Yes, |database| database.exec(sql, ())) {
+        Ok(cursor) => cursor,
+        Err(error) => {
+            storage.roll_back();
+            return Err(error);
+        }
+    };
+    storage.commit()?;
+    let columns = cursor.column_names().to_vec();
+    let mut rows: Vec<_> = cursor.take(limit + 1).map(Row::into_values).collect();
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    Ok((Rows { columns, rows, more }, storage.synced()))
 }
 
 impl Shard {
@@ -346,39 +352,6 @@ impl Shard {
             ControlFlow::Continue(())
         })?;
         Ok(page)
-    }
-
-    fn change(
-        &self,
-        key: Key,
-        sql: &str,
-        limit: usize,
-    ) -> Result<(Rows, impl Future<Output = Result<()>> + use<>)> {
-        let interior = self.registry().known(&key).and_then(|container| container.interior());
-        let storage = interior.as_ref().and_then(|interior| interior.storage());
-        let absent = "the object is not in memory: what it stores is changed where it is";
-        let storage = storage.ok_or_else(|| Error::failed(absent))?;
-        if storage.synced().now_or_never().is_some_and(|synced| synced.is_err()) {
-            return Err(Error::failed(
-                "the object is inside a transaction, or broken: try it again",
-            ));
-        }
-        storage.begin()?;
-        let worked = storage.with_sql(Confirm::Yes, |database| database.exec(sql, ()));
-        match worked {
-            Ok(cursor) => {
-                storage.commit()?;
-                let columns = cursor.column_names().to_vec();
-                let mut rows: Vec<_> = cursor.take(limit + 1).map(Row::into_values).collect();
-                let more = rows.len() > limit;
-                rows.truncate(limit);
-                Ok((Rows { columns, rows, more }, storage.synced()))
-            }
-            Err(error) => {
-                storage.roll_back();
-                Err(error)
-            }
-        }
     }
 
     /// Opens a database with the pages of an object, whose changes nobody takes.

@@ -1,7 +1,7 @@
 //! What one shard remembers of what happened to its objects: counts, how long events took, the last troubles.
 //!
-//! **Invariant:** counting allocates nothing and looks at the clock once an event, of which the last are kept. Only troubles are kept as text:
-//! a bounded number of them, each of a bounded length.
+//! **Invariant:** counting allocates nothing and looks at the clock once an event. Of events a bounded number of the
+//! last ones are kept, and of troubles, whose text has a bounded length.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -30,7 +30,7 @@ pub struct Recent {
     /// Of which object.
     pub key: Key,
     /// What it was.
-    pub kind: TroubleKind,
+    pub kind: EventKind,
     /// When it came.
     pub since: Instant,
     /// How long it took, waiting included.
@@ -81,28 +81,28 @@ pub struct Trouble {
     pub key: Key,
     /// Its name, where it is known.
     pub name: Option<String>,
-    /// What.
-    pub kind: TroubleKind,
+    /// What failed, or that it was reset.
+    pub kind: EventKind,
     /// What was said of it; the beginning, where that is long.
     pub message: String,
 }
 
-/// What went wrong.
+/// What happens to an object: its events, and its reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TroubleKind {
-    /// The handler of a fetch failed.
+pub enum EventKind {
+    /// A fetch.
     Fetch,
-    /// A typed call failed.
+    /// A typed call.
     Typed,
-    /// The handler of an alarm failed.
+    /// An alarm.
     Alarm,
-    /// The handler of a WebSocket's event failed.
+    /// An event of a WebSocket.
     Socket,
-    /// The object was reset.
+    /// A reset, which is always a trouble.
     Reset,
 }
 
-impl TroubleKind {
+impl EventKind {
     /// Returns its name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -136,7 +136,7 @@ impl Journal {
     /// Notes that an object was reset, and why.
     pub fn reset(&self, container: &Container, reason: &dyn Display) {
         self.with(container.key(), |counts| add(&counts.resets));
-        self.note(container, TroubleKind::Reset, reason);
+        self.note(container, EventKind::Reset, reason);
     }
 
     /// Returns the counts of a namespace.
@@ -175,7 +175,7 @@ impl Journal {
         recent.push_back(one);
     }
 
-    fn note(&self, container: &Container, kind: TroubleKind, reason: &dyn Display) {
+    fn note(&self, container: &Container, kind: EventKind, reason: &dyn Display) {
         let mut message = reason.to_string();
         message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
         let name = container.name().map(|name| {
@@ -201,14 +201,14 @@ impl Journal {
 pub struct Entry {
     journal: Rc<Journal>,
     key: Key,
-    kind: TroubleKind,
+    kind: EventKind,
     since: Instant,
     ended: Cell<bool>,
 }
 
 impl Entry {
     /// Notes that an event of an object enters, which came at `since`.
-    pub fn new(journal: &Rc<Journal>, key: Key, kind: TroubleKind, since: Instant) -> Self {
+    pub fn new(journal: &Rc<Journal>, key: Key, kind: EventKind, since: Instant) -> Self {
         Self { journal: journal.clone(), key, kind, since, ended: Cell::new(false) }
     }
 
@@ -234,10 +234,10 @@ impl Entry {
         self.journal.remember(Recent { key, kind, since, took, failed });
         self.journal.with(self.key, |counts| {
             add(match self.kind {
-                TroubleKind::Fetch | TroubleKind::Reset => &counts.fetches,
-                TroubleKind::Typed => &counts.typed,
-                TroubleKind::Alarm => &counts.alarms,
-                TroubleKind::Socket => &counts.sockets,
+                EventKind::Fetch | EventKind::Reset => &counts.fetches,
+                EventKind::Typed => &counts.typed,
+                EventKind::Alarm => &counts.alarms,
+                EventKind::Socket => &counts.sockets,
             });
             if failed {
                 add(&counts.errors);

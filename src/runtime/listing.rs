@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
-use futures::channel::oneshot;
-
+use super::errand::ask_all;
 use super::registry::Listed;
 use super::shard::Shard;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::ObjectId;
 
 /// Objects in the order of their ids.
@@ -36,21 +35,9 @@ pub async fn gather(
     limit: usize,
     after: Option<ObjectId>,
 ) -> Result<Page> {
-    let asked: Vec<_> = (0..shard.placement().shards())
-        .map(|index| {
-            let (reply, answer) = oneshot::channel();
-            shard.run_on(index, move |shard| {
-                let _ = reply.send(shard.registry().list(namespace, after, limit + 1));
-            });
-            answer
-        })
-        .collect();
-    let mut objects = BTreeMap::new();
-    for answer in asked {
-        let stopped = |_| Error::disconnected("the server has stopped");
-        let in_memory = answer.await.map_err(stopped)?;
-        objects.extend(in_memory.into_iter().map(|object| (object.id, object)));
-    }
+    let list = move |shard: &Rc<Shard>| shard.registry().list(namespace, after, limit + 1);
+    let in_memory = ask_all(shard, list).await?.into_iter().flatten();
+    let mut objects: BTreeMap<_, _> = in_memory.map(|object| (object.id, object)).collect();
     // Read last: what is stored and no longer in memory by then is durable, and seen from every thread.
     for stored in shard.list_stored(namespace, after, limit + 1)? {
         match objects.entry(stored.id) {

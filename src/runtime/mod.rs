@@ -3,6 +3,7 @@
 mod activation;
 mod alarms;
 mod container;
+mod errand;
 mod event;
 mod inbox;
 mod inspection;
@@ -23,10 +24,10 @@ mod wheel;
 pub use container::NAME_BYTES_KEPT;
 pub use event::{AlarmReply, Answer, Event, Reply, TypedReply};
 pub use inspection::{
-    Details, Happened, OpenSocket, Rows, Stored, Table, Values, change, live, look, recent, rows,
-    troubles, values,
+    Details, Happened, OpenSocket, Rows, Stored, Table, Values, Wanted, change, live, look, recent,
+    rows, troubles, values,
 };
-pub use journal::{Recent, Tally, Trouble, TroubleKind, latency_bounds_us};
+pub use journal::{EventKind, Recent, Tally, Trouble, latency_bounds_us};
 pub use lane::{Address, Lane, RemoteLane};
 pub use listing::{Page, gather};
 pub use namespaces::{NamespaceConfig, Namespaces};

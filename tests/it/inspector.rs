@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 use stubborn::gateway::GatewaySettings;
 use stubborn::id::NamespaceKey;
-use stubborn::{Body, Limits};
+use stubborn::{Body, DurableObject, Env, Limits, Request, Response, Result, State, respond};
+use tokio::sync::Notify;
 
-use crate::support::http::{Answer, Http, get, start, started};
+use crate::support::http::{Answer, Http, get, start, start_with, started};
 use crate::support::run;
 
 const API: &str = "/_stubborn/api/";
@@ -321,7 +322,11 @@ fn what_happens_is_counted_and_what_goes_wrong_is_remembered_within_bounds() {
 }
 
 async fn change(address: &str, id: &str, text: &str) -> Answer {
-    let body = json!({ "namespace": "PROBE", "id": id, "sql": text, "change": true });
+    change_in("PROBE", address, id, text).await
+}
+
+async fn change_in(namespace: &str, address: &str, id: &str, text: &str) -> Answer {
+    let body = json!({ "namespace": namespace, "id": id, "sql": text, "change": true });
     post(address, Some("application/json"), body.to_string()).await
 }
 
@@ -355,6 +360,61 @@ fn a_statement_changes_what_is_stored_only_where_that_is_configured() {
         }
         let absent = change(&open, &id_of("PROBE", "absent"), "CREATE TABLE t (x)").await;
         assert!(absent.status() == 400 && absent.text.contains("not in memory"), "{}", absent.text);
+    });
+}
+
+static SHUT: Notify = Notify::const_new();
+static OPEN: Notify = Notify::const_new();
+
+/// Reads a number, lets nobody in for as long as the test wants, and stores one more.
+struct Shut(State);
+
+impl DurableObject for Shut {
+    async fn new(state: State, _env: Env) -> Result<Self> {
+        state.storage().sql().exec("CREATE TABLE IF NOT EXISTS t (x)", ())?;
+        Ok(Self(state))
+    }
+
+    async fn fetch(&self, _request: Request) -> Result<Response> {
+        let sql = self.0.storage().sql();
+        let count = || sql.exec("SELECT x FROM t", ()).map(Iterator::count);
+        let section = async {
+            let before = count()?;
+            SHUT.notify_one();
+            OPEN.notified().await;
+            Ok(before == count()?)
+        };
+        let is_alone = self.0.block_concurrency_while(section).await;
+        Ok(respond::text(is_alone.to_string()))
+    }
+}
+
+#[test]
+fn a_statement_waits_for_a_critical_section_of_its_object() {
+    run(async {
+        let settings = GatewaySettings::default().inspector_writes(true);
+        let shut = |builder: stubborn::ServerBuilder| {
+            builder.gateway(settings).namespace::<Shut>("SHUT").expose("SHUT")
+        };
+        let (_server, address) = start_with(shut).await;
+        let id = id_of("SHUT", "door");
+        let mut http = Http::one(&address).await;
+        let inside = http.ask("GET", "/SHUT/door/");
+        let changing = async {
+            SHUT.notified().await;
+            let changed = change_in("SHUT", &address, &id, "INSERT INTO t VALUES (1)");
+            let open = async {
+                // Asked behind it on the thread of the object: by then it would have happened.
+                for _ in 0..3 {
+                    ask(&address, &format!("object?namespace=SHUT&id={id}")).await;
+                }
+                OPEN.notify_one();
+            };
+            tokio::join!(changed, open).0
+        };
+        let (inside, changed) = tokio::join!(inside, changing);
+        assert_eq!(inside.text, "true", "nothing came in between");
+        assert_eq!(changed.status(), 200, "{}", changed.text);
     });
 }
 

@@ -13,7 +13,7 @@ use crate::gateway::door::GatewayDoor;
 use crate::gateway::failure::{self, json};
 use crate::gateway::params::{self, Params, of_hex};
 use crate::message::Response;
-use crate::runtime::{self, Key, Shard};
+use crate::runtime::{self, Key, Shard, Wanted};
 
 /// Answers what there is.
 pub(super) async fn namespaces(shard: &Rc<Shard>, door: &GatewayDoor) -> Result<Response> {
@@ -96,12 +96,13 @@ pub(super) async fn events(shard: &Rc<Shard>, params: &Params) -> Result<Respons
         None => None,
     };
     let object = params.text("id").map(|_| params.object(shard)).transpose()?;
-    let troubles = runtime::troubles(shard, namespace, object, limit).await?;
+    let wanted = Wanted { namespace, object };
+    let troubles = runtime::troubles(shard, wanted, limit).await?;
     let events = troubles
         .into_iter()
         .map(|trouble| Event::new(shard.namespaces().at(trouble.key.namespace).name(), trouble));
     let events = events.collect();
-    let recent = runtime::recent(shard, namespace, object, limit.min(RECENT)).await?;
+    let recent = runtime::recent(shard, wanted, limit.min(RECENT)).await?;
     let recent = recent
         .into_iter()
         .map(|one| Ended::new(shard.namespaces().at(one.event.key.namespace).name(), one));
