@@ -19,7 +19,7 @@ pub mod schedule;
 #[cfg(feature = "server")]
 pub mod storage;
 #[cfg(feature = "server")]
-pub mod rfc6455;
+mod rfc6455;
 
 pub mod vat;
 pub mod stub;

@@ -198,8 +198,8 @@ impl State {
     /// the handlers that are inside already do not go on. Sections run one after the other; one begun inside
     /// of another is part of it. It begins when the returned future is first polled.
     ///
-    /// Nothing else of the object means its tasks too ([`wait_until`](Self::wait_until)), the writers of its bodies, and
-    /// calls on its capabilities: a `section` that waits for one of these waits in vain.
+    /// Nothing else of the object means its tasks too ([`wait_until`](Self::wait_until)), the writers of its bodies,
+    /// and calls on its capabilities: a `section` that waits for one of these waits in vain.
     ///
     /// # Errors
     /// Never to the caller: where `section` fails, or takes over 30 s

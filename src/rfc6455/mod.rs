@@ -7,6 +7,6 @@ mod handshake;
 mod partial;
 mod pump;
 
-pub use handshake::{Refusal, accept_key, asks, is_token_of};
+pub use handshake::{accept_key, asks, is_token_of};
 pub use partial::Budget;
 pub use pump::pump;

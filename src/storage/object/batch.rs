@@ -42,8 +42,6 @@ impl ObjectStorage {
                 None => Change::Delete(row),
             });
         }
-        // Set to what it was, it is told too: it may be what has just rung.
-        let changed = alarm;
         if let Some(alarm) = alarm {
             state.alarm_replaced = state.ringing.is_some();
             self.replace_alarm(state, alarm, &mut batch);
@@ -54,7 +52,8 @@ impl ObjectStorage {
             state.record.has_data = has_rows_after(&*self.store, &object, &batch)?;
         }
         self.write_record(state, before, &mut batch)?;
-        Ok((batch, changed.map(|alarm| alarm.map(|alarm| alarm.due_ms))))
+        // Set to what it was, it is told too: it may be what has just rung.
+        Ok((batch, alarm.map(|alarm| alarm.map(|alarm| alarm.due_ms))))
     }
 
     fn clear_rows(&self, table: Table, state: &mut State, batch: &mut Batch) -> Result<()> {

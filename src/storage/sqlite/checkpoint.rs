@@ -14,8 +14,8 @@ use super::health::Health;
 
 /// A log of so many pages is brought into its file: 16 MiB.
 pub(super) const LOG_PAGES: u32 = 2048;
-/// A log that has so many pages when a checkpoint is asked for is begun anew after it: 32 MiB. What a log may take on the disk in the end
-/// is twice that (`LOG_BYTES_KEPT` in `file.rs`), as long as nobody who reads holds on to it.
+/// A log that has so many pages when a checkpoint is asked for is begun anew after it: 32 MiB. What a log may take on
+/// the disk in the end is twice that (`LOG_BYTES_KEPT` in `file.rs`), as long as nobody who reads holds on to it.
 pub(super) const LOG_PAGES_LONG: u32 = 4096;
 
 /// What the threads of the files ask of the one that checkpoints.

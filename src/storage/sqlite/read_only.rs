@@ -51,8 +51,8 @@ impl ReadOnly {
         Ok(Self { reader, overlay: RefCell::default(), done: RefCell::default() })
     }
 
-    /// Has all that is read of an object from now on be of one moment, as long as this is there. The log grows meanwhile
-    /// where a process serves the store.
+    /// Has all that is read of an object from now on be of one moment, as long as this is there. The log grows
+    /// meanwhile where a process serves the store.
     ///
     /// # Errors
     /// *failed* where the store can't be read.
